@@ -1,0 +1,55 @@
+"""What users see when something is wrong: what happened, where, what to do.
+
+Every error that a user can cause or mend is a `SoarError`. The command line prints it without a traceback and exits
+with its `exit_code`. Any other exception is a bug of ours and keeps its traceback.
+"""
+
+
+class SoarError(Exception):
+    """An error with a place and a hint.
+
+    Args:
+        message: what happened, with the value that was found.
+        at: where: a file with line and column, a spec key, a row of a data file.
+        hint: what to do about it; may span several lines.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, at: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.at = at
+        self.hint = hint
+
+    def __str__(self) -> str:
+        head = f"{self.at}: {self.message}" if self.at else self.message
+        return head if self.hint is None else head + "".join(f"\n  {line}" for line in self.hint.splitlines())
+
+
+class SpecError(SoarError):
+    """The YAML spec cannot be read or says something impossible."""
+
+
+class PluginError(SoarError):
+    """A domain, reward or trainer is unknown, broken, or stands twice under one name."""
+
+
+class DataError(SoarError):
+    """A data file is missing, unreadable, or holds nothing usable."""
+
+
+class ModelError(SoarError):
+    """A model or tokenizer cannot be loaded, or does not fit what the spec asks of it."""
+
+
+class RunError(SoarError):
+    """A run directory is in use, belongs to another spec, or cannot be written."""
+
+
+class CheckpointError(SoarError):
+    """A checkpoint is missing, truncated, or does not have the hash its manifest promises."""
+
+
+class TeacherError(SoarError):
+    """The teacher does not write enough questions that pass the format filter."""
