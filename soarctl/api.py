@@ -15,7 +15,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -100,7 +99,7 @@ class Verdict:
 
     outcome: Outcome
     reward: float
-    """The student's training reward: the domain's tier for this completion (paper.md 2.4), on its raw scale."""
+    """The student's training reward: the domain's tier for this completion (SOAR B.3), on its raw scale."""
     reason: str = ""
     """By which rule: shown to people and counted in the ledger."""
     answer: str | None = None
@@ -256,7 +255,7 @@ class GradedSample:
 
 @dataclass(frozen=True, slots=True)
 class Optimizer:
-    """How a policy is updated: AdamW on the RLOO gradient with a KL term. Table 3 and paper.md 9, rows 3-13."""
+    """How a policy is updated: AdamW on the RLOO gradient with a KL term. Table 3 and rows 3-13."""
 
     lr: float
     warmup_steps: int = 0
@@ -339,9 +338,6 @@ class Engine(ABC):
     def export(self, policy: Policy, directory: Path, *, merge: bool) -> None:
         """Writes a policy so that other libraries load it: an adapter, or with `merge` a full model."""
 
-    def close(self) -> None:
-        """Frees what the engine holds. May be overridden."""
-
 
 class ModelSource(Protocol):
     """Which base model: a spec's `model` section."""
@@ -392,7 +388,11 @@ class RewardContext(Protocol):
         ...
 
     def practise(
-        self, datasets_G: Sequence[Sequence[Problem]], repeats: int, questions: Sequence[Problem], samples: int
+        self,
+        datasets_G: Sequence[Sequence[Problem]],
+        repeats: int,
+        questions: Sequence[Problem],
+        samples: int,
     ) -> list[list[Student]]:
         """Trains `repeats` copies of the baseline on each dataset and measures them on `questions`.
 

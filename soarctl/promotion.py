@@ -9,7 +9,7 @@ def is_due(window: Sequence[float], tau: float, size: int) -> bool:
     """Whether the mean of the last `size` step rewards is strictly above `tau`.
 
     Compared as exact fractions of the decimals written, so that three times 0.01 is not above 0.01. Before `size`
-    rewards are there the answer is no (paper.md 9, row 22).
+    rewards are there the answer is no (row 22).
 
     Args:
         window: mean reward over all datasets, one value per outer step, oldest first.
@@ -25,14 +25,14 @@ def is_due(window: Sequence[float], tau: float, size: int) -> bool:
 
 
 def best_dataset(rewards_G: Sequence[float]) -> int:
-    """Index of the dataset with the largest reward; the lowest index among equals (paper.md 9, row 21)."""
+    """Index of the dataset with the largest reward; the lowest index among equals (row 21)."""
     return max(range(len(rewards_G)), key=lambda k: (rewards_G[k], -k))
 
 
 def median_student(gains_R: Sequence[float]) -> int:
     """Index of the student whose gain is the median of its dataset's repeats.
 
-    For an even number the lower of the two middle ones, ties by index (paper.md 9, row 20). The median rather than
+    For an even number the lower of the two middle ones, ties by index (row 20). The median rather than
     the best, so that a lucky seed is not what gets promoted.
     """
     by_gain = sorted(range(len(gains_R)), key=lambda j: (gains_R[j], j))
@@ -42,7 +42,7 @@ def median_student(gains_R: Sequence[float]) -> int:
 def inner_steps(base: int, per_promotion: int, cap: int, promotions: int) -> int:
     """RL steps of each student after `promotions` promotions: min(base + per_promotion * promotions, cap).
 
-    Source: SOAR section B.7 ("+5 steps"), with the cap that its limitations section implies (paper.md 9, row 15).
+    Source: SOAR section B.7 ("+5 steps"), with the cap that its limitations section implies (row 15).
     """
     return min(base + per_promotion * promotions, cap)
 

@@ -1,12 +1,20 @@
 """The spec: every number a run depends on, as frozen models.
 
 A value is declared once: type, bound, default and meaning together. Defaults are the paper's; where the paper is silent
-the docstring gives the reason in a line ("row N" is a row of the table in docs/concepts.md, "What the paper leaves open").
+the docstring gives the reason in a line ("row N" is a row of the table in docs/method.md, here and in all our code).
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from soarctl.api import Optimizer, Sampling
 

@@ -1,0 +1,46 @@
+"""The boundary around a domain's grader: every attempt gets exactly one verdict, or the run stops and says why."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from soarctl.api import Domain, Outcome, PluginError, Problem, SoarError, Verdict
+from soarctl.events import Tell
+
+_ALARM_FROM = 32  # in smaller batches one slow answer is no sign of a broken grader
+
+
+def grade(domain: Domain, attempts: Sequence[tuple[Problem, str]], tell: Tell) -> list[Verdict]:
+    """The domain's verdicts, checked for number, with an alarm when most of them say nothing about the answer.
+
+    Raises:
+        PluginError: the grader raised, or returned another number of verdicts. Neither may become a silent zero.
+    """
+    if not attempts:
+        return []
+    try:
+        verdicts = domain.grade(attempts)
+    except SoarError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"the grader of {type(domain).__name__} failed on a batch of {len(attempts)} attempts: "
+            f"{type(error).__name__}: {error}",
+            hint="a grader answers every attempt with a verdict; `soarctl.testing.check_domain` shows where",
+        ) from error
+    if len(verdicts) != len(attempts):
+        raise PluginError(
+            f"the grader of {type(domain).__name__} returned {len(verdicts)} verdicts for {len(attempts)} attempts",
+            hint="`grade` returns one verdict for each attempt, in order",
+        )
+    broken = sum(verdict.outcome in (Outcome.TIMEOUT, Outcome.CRASHED) for verdict in verdicts)
+    if len(verdicts) >= _ALARM_FROM and 2 * broken > len(verdicts):
+        tell(
+            "warning",
+            text=f"{broken} of {len(verdicts)} verdicts are timeouts or crashes: the rewards of this batch mean little",
+        )
+    return verdicts
+
+
+def count_verdicts(verdicts: Sequence[Verdict]) -> Counter[str]:
+    """How often each outcome and reason occurred, by `outcome` or `outcome/reason`."""
+    return Counter(f"{v.outcome}/{v.reason}" if v.reason else str(v.outcome) for v in verdicts)

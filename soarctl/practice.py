@@ -1,0 +1,313 @@
+"""The inner loop: copies of the baseline practise datasets, and what they gain on hard problems.
+
+Students of one outer step train side by side as fleets. Which students share a fleet follows from the spec alone, and
+a fleet is also what is kept when a run is interrupted.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Protocol
+
+from soarctl.api import (
+    Domain,
+    Engine,
+    Fleet,
+    GradedSample,
+    Policy,
+    Problem,
+    Prompt,
+    Sampling,
+    StepStats,
+    Stream,
+    Student,
+    Verdict,
+)
+from soarctl.events import Tell
+from soarctl.grading import count_verdicts, grade
+from soarctl.promotion import inner_steps
+from soarctl.rloo import leave_one_out
+from soarctl.spec import Inner, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One student completion, kept for people to read."""
+
+    inner_step: int
+    question: str
+    completion: str
+    verdict: Verdict
+
+
+@dataclass
+class PracticeLog:
+    """How one student's practice went. For the ledger."""
+
+    rewards: list[float] = field(default_factory=list[float])
+    """Mean training reward of each inner step."""
+    updates: int = 0
+    """Inner steps that moved the weights."""
+    tokens: int = 0
+    """Completion tokens sampled in practice."""
+    verdicts: Counter[str] = field(default_factory=Counter[str])
+    grad_norms: list[float] = field(default_factory=list[float])
+    logprob_gap: float = 0.0
+    """Largest mean difference between sampler and trainer log-probs of a step."""
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    """The first attempt of each inner step."""
+
+
+@dataclass(frozen=True)
+class Practised:
+    """A student with the log of its practice."""
+
+    dataset: int
+    repeat: int
+    student: Student
+    log: PracticeLog
+
+
+class Shelf(Protocol):
+    """Where finished students of an unfinished outer step are kept, so that an interrupted run does not lose them."""
+
+    def recall(self, step: int, jobs: Sequence[tuple[int, int]], fingerprint: str) -> list[Practised] | None:
+        """The students of these (dataset, repeat) jobs, if all of them are finished.
+
+        Raises:
+            RunError: they practised something else than `fingerprint` says.
+        """
+        ...
+
+    def keep(self, step: int, students: Sequence[Practised], fingerprint: str) -> None: ...
+
+
+def inner_loop(
+    fleet: Fleet,
+    domain: Domain,
+    inner: Inner,
+    datasets_S: Sequence[Sequence[Problem]],
+    streams_S: Sequence[Stream],
+    steps: int,
+    tell: Tell,
+) -> list[PracticeLog]:
+    """Trains policy s of the fleet on datasets_S[s] for `steps` RLOO steps, all policies in lockstep.
+
+    Each step: `batch_size` questions, `group_size` completions each, graded against the teacher's answer,
+    leave-one-out within each question's group, one optimizer step.
+
+    Returns:
+        logs_S
+
+    Source: SOAR section 3.3 and B.3.
+    """
+    logs_S = [PracticeLog() for _ in datasets_S]
+    plans_S = [
+        batches(len(dataset), inner.batch_size, steps, stream)
+        for dataset, stream in zip(datasets_S, streams_S, strict=True)
+    ]
+    draw = Sampling(inner.max_new_tokens, inner.temperature, inner.top_p, tuple(domain.student_stops()))
+    for step in range(steps):
+        asked = [
+            (s, position, datasets_S[s][index])
+            for s, plan in enumerate(plans_S)
+            for position, index in enumerate(plan[step])
+        ]
+        groups = fleet.sample(
+            [
+                Prompt(
+                    policy=s,
+                    text=domain.student_prompt(problem.question),
+                    samples=inner.group_size,
+                    stream=streams_S[s].child("sample", step, position),
+                )
+                for s, position, problem in asked
+            ],
+            draw,
+        )
+        verdicts = iter(
+            grade(
+                domain,
+                [(problem, c.text) for (_, _, problem), group in zip(asked, groups, strict=True) for c in group],
+                tell,
+            )
+        )
+        samples_S: list[list[GradedSample]] = [[] for _ in datasets_S]
+        rewards_S: list[list[float]] = [[] for _ in datasets_S]
+        for (s, position, problem), group in zip(asked, groups, strict=True):
+            judged = [next(verdicts) for _ in group]
+            rewards = [verdict.reward for verdict in judged]
+            samples_S[s] += map(GradedSample, group, leave_one_out(rewards))
+            rewards_S[s] += rewards
+            logs_S[s].verdicts += count_verdicts(judged)
+            logs_S[s].tokens += sum(len(c.token_ids) for c in group)
+            if position == 0:
+                logs_S[s].attempts.append(Attempt(step, problem.question, group[0].text, judged[0]))
+        for log, rewards, stats in zip(logs_S, rewards_S, fleet.reinforce(samples_S), strict=True):
+            _note(log, fmean(rewards), stats)
+        tell(
+            "inner_step",
+            inner_step=step + 1,
+            inner_steps=steps,
+            reward=fmean(map(fmean, rewards_S)),
+            tokens=sum(len(c.token_ids) for group in groups for c in group),
+        )
+    return logs_S
+
+
+def batches(count: int, size: int, steps: int, stream: Stream) -> list[list[int]]:
+    """Indices of the questions of each inner step: shuffled epochs, one after the other, cut into batches.
+
+    With 64 questions and 10 steps of 8 the second epoch fills steps 9 and 10 (row 16).
+    """
+    drawn: list[int] = []
+    while len(drawn) < size * steps:
+        drawn += stream.child("epoch", len(drawn) // count).order(count)
+    return [drawn[step * size : (step + 1) * size] for step in range(steps)]
+
+
+def solve_rates(
+    fleet: Fleet,
+    domain: Domain,
+    questions: Sequence[tuple[int, Problem, Stream]],
+    samples: int,
+    inner: Inner,
+    tell: Tell,
+) -> list[float]:
+    """Share of attempts that solve each (policy, problem, stream), in order.
+
+    Args:
+        samples: attempts per problem at temperature 1; 0 for one greedy attempt.
+    """
+    if not questions:
+        return []
+    draw = Sampling(inner.max_new_tokens, temperature=1.0 if samples else 0.0, stop=tuple(domain.student_stops()))
+    groups = fleet.sample(
+        [Prompt(s, domain.student_prompt(p.question), max(samples, 1), stream) for s, p, stream in questions],
+        draw,
+    )
+    verdicts = iter(
+        grade(
+            domain,
+            [(p, c.text) for (_, p, _), group in zip(questions, groups, strict=True) for c in group],
+            tell,
+        )
+    )
+    tell("solved", tokens=sum(len(c.token_ids) for group in groups for c in group))
+    return [fmean(next(verdicts).correct for _ in group) for group in groups]
+
+
+@dataclass
+class Baseline:
+    """The student that every inner loop starts from, and what it solves."""
+
+    policy: Policy
+    stage: int
+    """Promotions so far."""
+    rates: dict[int, dict[str, float]] = field(default_factory=dict[int, dict[str, float]])
+    """Attempts per problem -> problem id -> share solved, over all hard train problems: sampled once per baseline."""
+
+
+@dataclass
+class Practice:
+    """What a reward may ask for during one outer step: the framework's `RewardContext`."""
+
+    spec: Spec
+    domain: Domain
+    engine: Engine
+    train: Sequence[Problem]
+    """All hard problems that the run may learn from."""
+    baseline: Baseline
+    step: int
+    stream: Stream
+    """The outer step's."""
+    shelf: Shelf
+    tell: Tell
+    asked: Sequence[Problem] = ()
+    """Q_R, once a reward drew it."""
+    finished: list[Practised] = field(default_factory=list[Practised])
+
+    def draw_hard(self, count: int) -> Sequence[Problem]:
+        # Without replacement, by run and step only: the same for every dataset, repeat and the baseline (row 18).
+        self.asked = [self.train[i] for i in self.stream.child("q_r").choose(len(self.train), count)]
+        return self.asked
+
+    def practise(
+        self,
+        datasets_G: Sequence[Sequence[Problem]],
+        repeats: int,
+        questions: Sequence[Problem],
+        samples: int,
+    ) -> list[list[Student]]:
+        rates = self._baseline_rates(samples)
+        before = fmean(rates[p.id] for p in questions)
+        jobs = [(k, j) for k in range(len(datasets_G)) for j in range(repeats)]
+        for start in range(0, len(jobs), self.engine.width):
+            jobs_S = jobs[start : start + self.engine.width]
+            self.finished += self._practise_fleet(jobs_S, datasets_G, questions, samples, before)
+            self.tell("students", finished=len(self.finished), of=len(jobs))
+        students = iter(self.finished)
+        return [[next(students).student for _ in range(repeats)] for _ in datasets_G]
+
+    def solve_rates(self, problems: Sequence[Problem], samples: int) -> list[float]:
+        base = self.engine.fleet([self.engine.start()], self.spec.student_optimizer)
+        asked = [(0, p, self.stream.child("solve_rates", i)) for i, p in enumerate(problems)]
+        return solve_rates(base, self.domain, asked, samples, self.spec.inner, self.tell)
+
+    def _practise_fleet(
+        self,
+        jobs_S: Sequence[tuple[int, int]],
+        datasets_G: Sequence[Sequence[Problem]],
+        questions: Sequence[Problem],
+        samples: int,
+        before: float,
+    ) -> list[Practised]:
+        datasets_S = [datasets_G[k] for k, _ in jobs_S]
+        fingerprint = _fingerprint([*datasets_S, questions])
+        kept = self.shelf.recall(self.step, jobs_S, fingerprint)
+        if kept is not None:
+            return kept
+        inner = self.spec.inner
+        steps = inner_steps(inner.steps, inner.per_promotion, inner.cap, self.baseline.stage)
+        streams_S = [self.stream.child("practice", k, j) for k, j in jobs_S]
+        fleet = self.engine.fleet([self.baseline.policy] * len(jobs_S), self.spec.student_optimizer)
+        logs_S = inner_loop(fleet, self.domain, inner, datasets_S, streams_S, steps, self.tell)
+        # A student that never moved equals its baseline: its gain is 0 without asking.
+        moved = [s for s, log in enumerate(logs_S) if log.updates]
+        asked = [(s, p, streams_S[s].child("q_r", p.id)) for s in moved for p in questions]
+        rates = iter(solve_rates(fleet, self.domain, asked, samples, inner, self.tell))
+        after = {s: fmean(next(rates) for _ in questions) for s in moved}
+        practised = [
+            Practised(
+                k,
+                j,
+                Student(fleet.snapshot(s), after[s], after[s] - before) if s in after else Student(None, before, 0.0),
+                logs_S[s],
+            )
+            for s, (k, j) in enumerate(jobs_S)
+        ]
+        self.shelf.keep(self.step, practised, fingerprint)
+        return practised
+
+    def _baseline_rates(self, samples: int) -> Mapping[str, float]:
+        if samples not in self.baseline.rates:
+            stream = Stream((self.spec.seed, "baseline", self.baseline.stage, samples))
+            fleet = self.engine.fleet([self.baseline.policy], self.spec.student_optimizer)
+            asked = [(0, p, stream.child(p.id)) for p in self.train]
+            rates = solve_rates(fleet, self.domain, asked, samples, self.spec.inner, self.tell)
+            self.baseline.rates[samples] = {p.id: rate for p, rate in zip(self.train, rates, strict=True)}
+        return self.baseline.rates[samples]
+
+
+def _fingerprint(question_sets: Sequence[Sequence[Problem]]) -> str:
+    said = repr([[(p.question, p.answer) for p in questions] for questions in question_sets])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _note(log: PracticeLog, reward: float, stats: StepStats) -> None:
+    log.rewards.append(reward)
+    log.updates += stats.stepped
+    log.grad_norms.append(stats.grad_norm)
+    log.logprob_gap = max(log.logprob_gap, stats.logprob_gap)
