@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with a manifest of hashes, written so that a kill at any instruction leaves a good state.
+"""Weights on disk: safetensors with a manifest of hashes. A kill at any instruction leaves a good state.
 
 A checkpoint is a directory. It is written aside, flushed to the disk, and renamed into place, so that a directory
 with the final name is always whole. Nothing is ever unpickled.
@@ -77,6 +77,8 @@ def read(directory: Path, digest: str | None = None) -> dict[str, dict[str, Any]
         raise CheckpointError(f"the manifest cannot be read: {error}", at=str(directory / _MANIFEST)) from error
     if version != FORMAT:
         raise CheckpointError(f"format {version}; this soarctl reads format {FORMAT}", at=str(directory))
+    if any(Path(name).name != name for name in files):
+        raise CheckpointError("the manifest names a file outside its directory", at=str(directory / _MANIFEST))
     return {Path(name).stem: _read_tensors(directory / name, entry) for name, entry in files.items()}
 
 
@@ -94,11 +96,11 @@ def disk_errors(place: Path) -> Iterator[None]:
 
 
 def _read_tensors(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
-    if path.name != Path(path.name).name or path.parent.resolve() != path.resolve().parent:
-        raise CheckpointError("the manifest names a file outside its directory", at=str(path))
     data = _read(path)
     if len(data) != entry.get("bytes"):
-        raise CheckpointError(f"{len(data)} bytes where the manifest says {entry.get('bytes')}: truncated", at=str(path))
+        raise CheckpointError(
+            f"{len(data)} bytes where the manifest says {entry.get('bytes')}: truncated", at=str(path)
+        )
     if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
         raise CheckpointError("the content does not have the hash of the manifest: damaged or altered", at=str(path))
     try:

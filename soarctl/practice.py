@@ -73,7 +73,7 @@ class Practised:
 class Shelf(Protocol):
     """Where finished students of an unfinished outer step are kept, so that an interrupted run does not lose them."""
 
-    def recall(self, step: int, jobs: Sequence[tuple[int, int]], fingerprint: str) -> list[Practised] | None:
+    def recall(self, step: int, jobs: Sequence[tuple[int, int]], fingerprint: str) -> list[Student] | None:
         """The students of these (dataset, repeat) jobs, if all of them are finished.
 
         Raises:
@@ -221,13 +221,13 @@ class Practice:
     """All hard problems that the run may learn from."""
     baseline: Baseline
     step: int
+    """Outer steps count from 1."""
     stream: Stream
     """The outer step's."""
     shelf: Shelf
     tell: Tell
     asked: Sequence[Problem] = ()
     """Q_R, once a reward drew it."""
-    finished: list[Practised] = field(default_factory=list[Practised])
 
     def draw_hard(self, count: int) -> Sequence[Problem]:
         # Without replacement, by run and step only: the same for every dataset, repeat and the baseline (row 18).
@@ -244,12 +244,12 @@ class Practice:
         rates = self._baseline_rates(samples)
         before = fmean(rates[p.id] for p in questions)
         jobs = [(k, j) for k in range(len(datasets_G)) for j in range(repeats)]
-        for start in range(0, len(jobs), self.engine.width):
-            jobs_S = jobs[start : start + self.engine.width]
-            self.finished += self._practise_fleet(jobs_S, datasets_G, questions, samples, before)
-            self.tell("students", finished=len(self.finished), of=len(jobs))
-        students = iter(self.finished)
-        return [[next(students).student for _ in range(repeats)] for _ in datasets_G]
+        finished: list[Student] = []
+        while len(finished) < len(jobs):
+            jobs_S = jobs[len(finished) : len(finished) + self.engine.width]
+            finished += self._practise_fleet(jobs_S, datasets_G, questions, samples, before)
+            self.tell("students", finished=len(finished), of=len(jobs), gains=[s.gain for s in finished])
+        return [finished[k * repeats : (k + 1) * repeats] for k in range(len(datasets_G))]
 
     def solve_rates(self, problems: Sequence[Problem], samples: int) -> list[float]:
         base = self.engine.fleet([self.engine.start()], self.spec.student_optimizer)
@@ -263,7 +263,7 @@ class Practice:
         questions: Sequence[Problem],
         samples: int,
         before: float,
-    ) -> list[Practised]:
+    ) -> list[Student]:
         datasets_S = [datasets_G[k] for k, _ in jobs_S]
         fingerprint = _fingerprint([*datasets_S, questions])
         kept = self.shelf.recall(self.step, jobs_S, fingerprint)
@@ -289,7 +289,7 @@ class Practice:
             for s, (k, j) in enumerate(jobs_S)
         ]
         self.shelf.keep(self.step, practised, fingerprint)
-        return practised
+        return [p.student for p in practised]
 
     def _baseline_rates(self, samples: int) -> Mapping[str, float]:
         if samples not in self.baseline.rates:

@@ -34,7 +34,7 @@ from soarctl.api import (
     Stream,
 )
 from soarctl.errors import TeacherError
-from soarctl.practice import Baseline, Practice, Practised
+from soarctl.practice import Baseline, Practice
 from soarctl.promotion import best_dataset, is_due, median_student, step_reward
 from soarctl.rloo import leave_one_out
 from soarctl.spec import Spec, Teacher
@@ -73,6 +73,7 @@ class StepRecord:
     """All that happened in one outer step."""
 
     step: int
+    """Counted from 1."""
     stage: int
     """Promotions before this step."""
     writing: Writing
@@ -81,7 +82,6 @@ class StepRecord:
     """Q_R."""
     rewards_G: Sequence[float]
     advantages_G: Sequence[float]
-    students: Sequence[Practised]
     reward: float
     """Mean of rewards_G: what enters the promotion window."""
     window: Sequence[float]
@@ -134,7 +134,6 @@ def outer_step(spec: Spec, domain: Domain, reward: Reward, state: State, practic
         asked=practice.asked,
         rewards_G=rewards_G,
         advantages_G=advantages_G,
-        students=tuple(practice.finished),
         reward=window[-1],
         window=window,
         promoted=promoted,
@@ -192,5 +191,5 @@ def _too_few(
         f"the teacher wrote {accepted} of {needed} questions in {drawn} completions "
         f"({100 * accepted / drawn:.1f} % pass the format filter)",
         at="teacher",
-        hint=f"rejected by rule:\n{rules}\nlook at the teacher prompt and model.chat_template; the cap is teacher.resample_cap",
+        hint=f"rejected by rule:\n{rules}\nlook at the teacher prompt and model.chat_template, or raise resample_cap",
     )

@@ -1,0 +1,385 @@
+"""The ledger: one SQLite database that holds all that happened in a run. `docs/run_directory.md` describes it.
+
+What is recorded follows from the spec alone, so that two runs of one spec, one of them killed and resumed a hundred
+times, have equal ledgers. Only the table `timings` knows of clocks. Reading needs neither torch nor the model.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from soarctl.api import Problem
+from soarctl.errors import RunError
+
+if TYPE_CHECKING:
+    from soarctl.practice import Practised
+    from soarctl.soar import StepRecord
+
+SCHEMA_VERSION = 1
+FILE = "ledger.sqlite"
+
+_SCHEMA = """
+CREATE TABLE facts (
+    key TEXT PRIMARY KEY, value TEXT NOT NULL               -- JSON: spec, model, versions, where overrides came from
+) WITHOUT ROWID;
+CREATE TABLE problems (                                     -- candidates, with what the fail@k filter found
+    id TEXT PRIMARY KEY, question TEXT NOT NULL, answer TEXT NOT NULL, meta TEXT NOT NULL,
+    samples INTEGER NOT NULL, successes INTEGER NOT NULL, verdicts TEXT NOT NULL,
+    half TEXT CHECK (half IN ('train', 'test'))             -- NULL: not hard
+) WITHOUT ROWID;
+CREATE TABLE steps (                                        -- one row per finished outer step
+    step INTEGER PRIMARY KEY, stage INTEGER NOT NULL, reward REAL NOT NULL, window TEXT NOT NULL,
+    window_after TEXT NOT NULL, promoted INTEGER NOT NULL, q_r TEXT NOT NULL, drawn INTEGER NOT NULL,
+    teacher TEXT NOT NULL
+);
+CREATE TABLE rejections (
+    step INTEGER NOT NULL, rule TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (step, rule)
+) WITHOUT ROWID;
+CREATE TABLE datasets (
+    step INTEGER NOT NULL, dataset INTEGER NOT NULL, reward REAL NOT NULL, advantage REAL NOT NULL,
+    PRIMARY KEY (step, dataset)
+) WITHOUT ROWID;
+CREATE TABLE questions (
+    step INTEGER NOT NULL, dataset INTEGER NOT NULL, position INTEGER NOT NULL, id TEXT NOT NULL,
+    question TEXT NOT NULL, answer TEXT NOT NULL, meta TEXT NOT NULL, completion TEXT NOT NULL,
+    measures TEXT NOT NULL, PRIMARY KEY (step, dataset, position)
+) WITHOUT ROWID;
+CREATE TABLE students (                                     -- committed as each fleet finishes
+    step INTEGER NOT NULL, dataset INTEGER NOT NULL, repeat INTEGER NOT NULL, accuracy REAL NOT NULL,
+    gain REAL NOT NULL, updates INTEGER NOT NULL, tokens INTEGER NOT NULL, rewards TEXT NOT NULL,
+    verdicts TEXT NOT NULL, grad_norms TEXT NOT NULL, logprob_gap REAL NOT NULL, fingerprint TEXT NOT NULL,
+    weights TEXT,                                           -- hash of its checkpoint; NULL: never moved
+    PRIMARY KEY (step, dataset, repeat)
+) WITHOUT ROWID;
+CREATE TABLE attempts (                                     -- the first completion of each student's inner step
+    step INTEGER NOT NULL, dataset INTEGER NOT NULL, repeat INTEGER NOT NULL, inner_step INTEGER NOT NULL,
+    question TEXT NOT NULL, completion TEXT NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL,
+    reward REAL NOT NULL, PRIMARY KEY (step, dataset, repeat, inner_step)
+) WITHOUT ROWID;
+CREATE TABLE baselines (                                    -- stage 0 is the base model, each later one a promotion
+    stage INTEGER PRIMARY KEY, step INTEGER, dataset INTEGER, repeat INTEGER, weights TEXT
+);
+CREATE TABLE baseline_rates (                               -- share of attempts that solve each hard train problem
+    stage INTEGER NOT NULL, samples INTEGER NOT NULL, problem TEXT NOT NULL, rate REAL NOT NULL,
+    PRIMARY KEY (stage, samples, problem)
+) WITHOUT ROWID;
+CREATE TABLE checkpoints (
+    step INTEGER PRIMARY KEY, weights TEXT NOT NULL         -- hash of the teacher's checkpoint after `step` steps
+);
+CREATE TABLE evaluations (                                  -- held-out problems, read once, after the last step
+    arm TEXT NOT NULL, problem TEXT NOT NULL, samples INTEGER NOT NULL, correct INTEGER NOT NULL,
+    PRIMARY KEY (arm, problem)
+) WITHOUT ROWID;
+CREATE TABLE timings (
+    step INTEGER NOT NULL, phase TEXT NOT NULL, seconds REAL NOT NULL, tokens INTEGER NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """A candidate problem with what the fail@k filter found."""
+
+    problem: Problem
+    samples: int
+    successes: int
+    verdicts: Mapping[str, int]
+    half: str | None = None
+    """'train' or 'test' once hard problems are split; None for a problem that is not hard."""
+
+
+class Ledger:
+    """The database of one run directory."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._db = connection
+        self.path = path
+
+    @classmethod
+    def create(cls, directory: Path, facts: Mapping[str, Any]) -> Self:
+        """A new ledger with its facts.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        path = directory / FILE
+        with _database_errors(path):
+            db = sqlite3.connect(path, isolation_level=None)
+            db.executescript(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN;"
+                f"{_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+        ledger = cls(db, path)
+        with ledger.transaction():
+            ledger.set_facts(facts)
+        return ledger
+
+    @classmethod
+    def open(cls, directory: Path, *, read_only: bool = False) -> Self:
+        """The ledger of an existing run.
+
+        Raises:
+            RunError: there is none, it is damaged, or a newer soarctl wrote it.
+        """
+        path = directory / FILE
+        if not path.is_file():
+            raise RunError(
+                f"no run here: {FILE} is missing", at=str(directory), hint="`soarctl run SPEC` makes a run directory"
+            )
+        with _database_errors(path):
+            db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}", uri=True)
+            db.isolation_level = None
+            [(version,)] = db.execute("PRAGMA user_version").fetchall()
+            if version != SCHEMA_VERSION:
+                db.close()
+                raise RunError(
+                    f"the ledger has schema version {version}; this soarctl reads version {SCHEMA_VERSION}",
+                    at=str(path),
+                    hint="install the soarctl that wrote it, named in its table `facts`; nothing was changed",
+                )
+            if not read_only:
+                db.execute("PRAGMA synchronous = FULL")
+        return cls(db, path)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. Nested use joins the outer one.
+
+        Raises:
+            RunError: the disk is full or the database damaged; the transaction is undone.
+        """
+        if self._db.in_transaction:
+            yield
+            return
+        with _database_errors(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.rollback()
+                raise
+            self._db.commit()
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """The rows of a query."""
+        with _database_errors(self.path):
+            return self._db.execute(query, values).fetchall()
+
+    # What is written, in the order in which a run writes it. Outer steps count from 1.
+
+    def set_facts(self, facts: Mapping[str, Any]) -> None:
+        self._put("facts", ({"key": key, "value": _json(value)} for key, value in facts.items()), replace=True)
+
+    def put_problems(self, filtered: Iterable[Filtered]) -> None:
+        self._put(
+            "problems",
+            (
+                {
+                    "id": f.problem.id,
+                    "question": f.problem.question,
+                    "answer": f.problem.answer,
+                    "meta": f.problem.meta,
+                    "samples": f.samples,
+                    "successes": f.successes,
+                    "verdicts": f.verdicts,
+                    "half": f.half,
+                }
+                for f in filtered
+            ),
+            replace=True,
+        )
+
+    def put_baseline(self, stage: int, step: int | None, student: tuple[int, int] | None, weights: str | None) -> None:
+        dataset, repeat = student or (None, None)
+        row = {"stage": stage, "step": step, "dataset": dataset, "repeat": repeat, "weights": weights}
+        self._put("baselines", [row])
+
+    def put_baseline_rates(self, stage: int, samples: int, rates: Mapping[str, float]) -> None:
+        self._put(
+            "baseline_rates",
+            ({"stage": stage, "samples": samples, "problem": id, "rate": rate} for id, rate in rates.items()),
+            replace=True,
+        )
+
+    def put_students(
+        self, step: int, students: Sequence["Practised"], weights: Sequence[str | None], fingerprint: str
+    ) -> None:
+        """Finished students of an outer step that is not finished itself."""
+        with self.transaction():
+            for practised, digest in zip(students, weights, strict=True):
+                log = practised.log
+                job = {"step": step, "dataset": practised.dataset, "repeat": practised.repeat}
+                row = {
+                    "accuracy": practised.student.accuracy,
+                    "gain": practised.student.gain,
+                    "updates": log.updates,
+                    "tokens": log.tokens,
+                    "rewards": log.rewards,
+                    "verdicts": log.verdicts,
+                    "grad_norms": log.grad_norms,
+                    "logprob_gap": log.logprob_gap,
+                    "fingerprint": fingerprint,
+                    "weights": digest,
+                }
+                self._put("students", [job | row])
+                self._put(
+                    "attempts",
+                    (
+                        job
+                        | {"inner_step": a.inner_step, "question": a.question, "completion": a.completion}
+                        | {"outcome": a.verdict.outcome.value, "reason": a.verdict.reason, "reward": a.verdict.reward}
+                        for a in log.attempts
+                    ),
+                )
+
+    def put_step(
+        self, record: "StepRecord", window_after: Sequence[float], measures: Sequence[Mapping[str, float]]
+    ) -> None:
+        """All of a finished outer step but its students, which are there already.
+
+        Args:
+            record: what happened.
+            window_after: the promotion window that the next step starts with.
+            measures: the domain's numbers about each question, in order of writing.
+        """
+        step, n = record.step, len(record.datasets_G[0])
+        with self.transaction():
+            self._put(
+                "steps",
+                [
+                    {
+                        "step": step,
+                        "stage": record.stage,
+                        "reward": record.reward,
+                        "window": record.window,
+                        "window_after": window_after,
+                        "promoted": int(record.promoted is not None),
+                        "q_r": [p.id for p in record.asked],
+                        "drawn": record.writing.drawn,
+                        "teacher": asdict(record.teacher),
+                    }
+                ],
+            )
+            self._put(
+                "rejections",
+                ({"step": step, "rule": rule, "count": count} for rule, count in record.writing.rejections.items()),
+            )
+            self._put(
+                "datasets",
+                (
+                    {"step": step, "dataset": k, "reward": reward, "advantage": advantage}
+                    for k, (reward, advantage) in enumerate(zip(record.rewards_G, record.advantages_G, strict=True))
+                ),
+            )
+            written = zip(record.writing.questions, record.writing.completions, measures, strict=True)
+            self._put(
+                "questions",
+                (
+                    {"step": step, "dataset": i // n, "position": i % n, "id": p.id, "question": p.question}
+                    | {"answer": p.answer, "meta": p.meta, "completion": completion.text, "measures": measured}
+                    for i, (p, completion, measured) in enumerate(written)
+                ),
+            )
+
+    def put_checkpoint(self, step: int, weights: str) -> None:
+        self._put("checkpoints", [{"step": step, "weights": weights}], replace=True)
+
+    def put_evaluation(self, arm: str, samples: int, correct: Mapping[str, int]) -> None:
+        self._put(
+            "evaluations",
+            ({"arm": arm, "problem": id, "samples": samples, "correct": n} for id, n in correct.items()),
+            replace=True,
+        )
+
+    def put_timing(self, step: int, phase: str, seconds: float, tokens: int) -> None:
+        self._put("timings", [{"step": step, "phase": phase, "seconds": seconds, "tokens": tokens}])
+
+    def forget_after(self, step: int) -> None:
+        """Removes every trace of the outer steps after `step`, and of the baselines they promoted."""
+        with self.transaction():
+            for table in ("steps", "rejections", "datasets", "questions", "students", "attempts", "checkpoints"):
+                self._db.execute(f"DELETE FROM {table} WHERE step > ?", (step,))
+            self._db.execute("DELETE FROM baselines WHERE step > ?", (step,))
+            self._db.execute("DELETE FROM baseline_rates WHERE stage NOT IN (SELECT stage FROM baselines)")
+            self._db.execute("DELETE FROM evaluations")
+
+    def copy_to(self, path: Path) -> None:
+        """Writes the whole database to another file."""
+        with _database_errors(path), closing(sqlite3.connect(path)) as copy:
+            self._db.backup(copy)
+
+    # What is read.
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {key: json.loads(value) for key, value in self.rows("SELECT key, value FROM facts")}
+
+    @property
+    def steps_done(self) -> int:
+        [(count,)] = self.rows("SELECT COUNT(*) FROM steps")
+        return count
+
+    @property
+    def window(self) -> list[float]:
+        """The promotion window that the next outer step starts with."""
+        rows = self.rows("SELECT window_after FROM steps ORDER BY step DESC LIMIT 1")
+        return json.loads(rows[0][0]) if rows else []
+
+    def filtered(self) -> list[Filtered]:
+        return [
+            Filtered(Problem(question, answer, json.loads(meta)), samples, successes, json.loads(verdicts), half)
+            for question, answer, meta, samples, successes, verdicts, half in self.rows(
+                "SELECT question, answer, meta, samples, successes, verdicts, half FROM problems ORDER BY id"
+            )
+        ]
+
+    def content(self) -> str:
+        """Everything but the timings, as text: equal for two runs exactly when they went the same way."""
+        tables = [name for (name,) in self.rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+        return "\n".join(
+            f"{table} {row!r}"
+            for table in tables
+            if table != "timings"
+            for row in self.rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3" if table != "facts" else _FACTS_THAT_COUNT)
+        )
+
+    def _put(self, table: str, rows: Iterable[Mapping[str, Any]], *, replace: bool = False) -> None:
+        """Inserts rows; a value that SQLite has no type for goes in as JSON."""
+        verb = "INSERT OR REPLACE" if replace else "INSERT"
+        with self.transaction():
+            for row in rows:
+                values = [v if isinstance(v, str | int | float | None) else _json(v) for v in row.values()]
+                names, places = ", ".join(f'"{name}"' for name in row), ", ".join("?" * len(row))
+                self._db.execute(f"{verb} INTO {table} ({names}) VALUES ({places})", values)
+
+
+_FACTS_THAT_COUNT = "SELECT * FROM facts WHERE key NOT IN ('machine', 'started') ORDER BY key"
+
+
+@contextmanager
+def _database_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise RunError(
+            f"the ledger refused: {error}",
+            at=str(path),
+            hint="what was committed is still there; free space or mend the permissions, then resume the run",
+        ) from error
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
