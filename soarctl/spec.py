@@ -14,6 +14,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
+    field_validator,
 )
 
 from soarctl.api import Optimizer, Sampling
@@ -36,6 +38,20 @@ class PluginSection(BaseModel):
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+
+class RewardSection(PluginSection):
+    """What pays the teacher, with its options."""
+
+    plugin: str = "grounded"
+    """Name of an installed reward. `grounded` is SOAR; `learnability` is the intrinsic comparison."""
+
+
+class TrainerSection(PluginSection):
+    """How policies are represented, sampled and updated, with the options of that."""
+
+    plugin: str = "accelerate"
+    """Name of an installed trainer."""
 
 
 class ModelSection(Strict):
@@ -113,8 +129,8 @@ class Inner(Learning):
     """RL updates of each student before any promotion."""
     per_promotion: NonNegativeInt = 5
     """More steps after each promotion (row 15)."""
-    cap: PositiveInt = 20
-    """Most steps ever (row 15)."""
+    cap: Annotated[PositiveInt, Field(validate_default=True)] = 20
+    """Most steps ever (row 15). At least `steps`."""
     batch_size: PositiveInt = 8
     """Questions per step (row 1b)."""
     group_size: Annotated[int, Field(ge=2)] = 32
@@ -123,6 +139,14 @@ class Inner(Learning):
     """Steps of the cosine: that of the evaluation training, so nearly constant here (row 13)."""
     max_new_tokens: PositiveInt = 1024
     """Longest completion, in practice and on the reward questions (row 19)."""
+
+    @field_validator("cap")
+    @classmethod
+    def _cap_allows_the_first_steps(cls, cap: int, info: ValidationInfo) -> int:
+        steps = info.data.get("steps", 0)
+        if cap < steps:
+            raise ValueError(f"must be at least inner.steps, which is {steps}, found {cap}")
+        return cap
 
 
 class Promotion(Strict):
@@ -147,8 +171,8 @@ class Filter(Strict):
     """Nucleus sampling; 1 is off."""
     max_new_tokens: PositiveInt = 1024
     """Longest attempt."""
-    chunk: PositiveInt = 32
-    """Attempts drawn before looking whether the problem is solved already. Changes no result, only the cost."""
+    reuse: str | None = None
+    """Results of an earlier `soarctl filter`, a JSONL file; the candidates are not sampled again."""
 
 
 class SplitSection(Strict):
@@ -165,10 +189,18 @@ class Evaluation(Strict):
 
     samples: PositiveInt = 32
     """Attempts per problem."""
-    k: tuple[PositiveInt, ...] = (1, 4, 8, 16, 32)
+    k: Annotated[tuple[PositiveInt, ...], Field(min_length=1, validate_default=True)] = (1, 4, 8, 16, 32)
     """pass@k for these k, each at most `samples`."""
     temperature: PositiveFloat = 1.0
     """Sampling temperature (row 40)."""
+
+    @field_validator("k")
+    @classmethod
+    def _samples_suffice(cls, ks: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        samples = info.data.get("samples", max(ks))
+        if max(ks) > samples:
+            raise ValueError(f"pass@{max(ks)} needs as many samples, and evaluation.samples is {samples}")
+        return ks
 
 
 class Checkpoints(Strict):
@@ -183,14 +215,14 @@ class Checkpoints(Strict):
 class Spec(Strict):
     """A whole run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Names the run directory."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    """Names the run directory: letters, digits, dot, underscore and hyphen."""
     seed: int = 0
     """Every random choice of the run derives from it (row 45)."""
     model: ModelSection
     domain: PluginSection
-    reward: PluginSection = PluginSection(plugin="grounded")
-    trainer: PluginSection = PluginSection(plugin="accelerate")
+    reward: RewardSection = RewardSection()
+    trainer: TrainerSection = TrainerSection()
     filter: Filter = Filter()
     split: SplitSection = SplitSection()
     outer: Outer = Outer()
