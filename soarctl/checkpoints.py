@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def read(directory: Path, digest: str | None = None) -> dict[str, dict[str, Any]
 
 
 @contextmanager
-def disk_errors(place: Path) -> Iterator[None]:
+def disk_errors(place: Path) -> Generator[None, None, None]:
     """Turns the operating system's refusal to write at `place` into a RunError."""
     try:
         yield

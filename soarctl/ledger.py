@@ -6,7 +6,7 @@ times, have equal ledgers. Only the table `timings` knows of clocks. Reading nee
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,7 +155,7 @@ class Ledger:
         self.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Generator[None, None, None]:
         """All or nothing. Nested use joins the outer one.
 
         Raises:
@@ -370,7 +370,7 @@ _FACTS_THAT_COUNT = "SELECT * FROM facts WHERE key NOT IN ('machine', 'started')
 
 
 @contextmanager
-def _database_errors(path: Path) -> Iterator[None]:
+def _database_errors(path: Path) -> Generator[None, None, None]:
     try:
         yield
     except sqlite3.Error as error:

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from soarctl import __version__, checkpoints, plugins
-from soarctl.api import Domain, Engine, Problem, Prompt, Reward, Sampling, Stream, Trainer
+from soarctl import __version__, checkpoints
+from soarctl.api import Domain, Engine, Problem, Prompt, Reward, Sampling, Stream
 from soarctl.errors import DataError, RunError
 from soarctl.events import Tell
 from soarctl.fail_at_k import fail_at_k, halve, manifest, reuse
@@ -33,41 +33,31 @@ from soarctl.run_directory import (
 )
 from soarctl.soar import State, StepRecord, outer_step
 from soarctl.spec import Evaluation, Spec
+from soarctl.spec_reader import LoadedSpec
 
 # Changing these between a run and its resumption changes nothing that was or will be learned.
 HARMLESS = ("name", "checkpoints", "evaluation")
 
 
-def run(
-    spec: Spec,
-    directory: Path,
-    tell: Tell,
-    *,
-    overrides: Sequence[Mapping[str, Any]] = (),
-    resume: bool = False,
-    from_step: int | None = None,
-) -> None:
+def run(loaded: LoadedSpec, directory: Path, tell: Tell, *, resume: bool = False, from_step: int | None = None) -> None:
     """Does what the spec says, in `directory`.
 
     Args:
-        spec: the run.
+        loaded: the spec with its plug-ins.
         directory: of the run; made if it is not there.
         tell: hears of all progress.
-        overrides: where values of the spec came from, for the ledger.
         resume: go on with the run that is there.
         from_step: with `resume`: go back to the checkpoint after this outer step first.
 
     Raises:
         RunError: the directory is in use, holds another run, or cannot be written.
     """
-    domain = plugins.load(Domain, spec.domain.plugin, spec.domain.options, at="domain")
-    reward = plugins.load(Reward, spec.reward.plugin, spec.reward.options, at="reward")
-    trainer = plugins.load(Trainer, spec.trainer.plugin, spec.trainer.options, at="trainer")
+    spec, domain = loaded.spec, loaded.domain
     with checkpoints.disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    with lock(directory), _open_ledger(spec, directory, overrides, resume) as ledger:
+    with lock(directory), _open_ledger(loaded, directory, resume) as ledger:
         problems = _candidates(domain, spec.domain.plugin)
-        engine = trainer.load(spec.model, spec.seed)
+        engine = loaded.trainer.load(spec.model, spec.seed)
         _check_model(ledger, engine)
         if from_step is not None:
             go_back(directory, ledger, from_step)
@@ -85,7 +75,7 @@ def run(
         )
         found = _filter(spec, domain, engine, problems, ledger, meter)
         train = [f.problem for f in found if f.half == "train"]
-        _outer_loop(spec, domain, reward, engine, train, ledger, directory, meter)
+        _outer_loop(spec, domain, loaded.reward, engine, train, ledger, directory, meter)
         if spec.evaluation is not None:
             test = [f.problem for f in found if f.half == "test"]
             _measure_held_out(spec, spec.evaluation, domain, engine, test, ledger, directory, meter)
@@ -113,16 +103,21 @@ class Meter:
         return seconds
 
 
-def _open_ledger(spec: Spec, directory: Path, overrides: Sequence[Mapping[str, Any]], resume: bool) -> Ledger:
+def _open_ledger(loaded: LoadedSpec, directory: Path, resume: bool) -> Ledger:
+    spec = loaded.spec.model_dump(mode="json")
     if not (directory / FILE).exists():
-        facts = {
-            "spec": spec.model_dump(mode="json"),
-            "overrides": [dict(o) for o in overrides],
-            "soarctl_version": __version__,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": platform.platform(),
-        }
-        return Ledger.create(directory, facts)
+        with checkpoints.disk_errors(directory):
+            (directory / "spec.yaml").write_text(loaded.text)
+        return Ledger.create(
+            directory,
+            {
+                "spec": spec,
+                "overrides": [asdict(override) for override in loaded.overrides],
+                "soarctl_version": __version__,
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "machine": platform.platform(),
+            },
+        )
     if not resume:
         raise RunError(
             "there is a run here already",
@@ -130,7 +125,7 @@ def _open_ledger(spec: Spec, directory: Path, overrides: Sequence[Mapping[str, A
             hint="`--resume` goes on with it; `--out` names another directory",
         )
     ledger = Ledger.open(directory)
-    before, now = _flat(ledger.facts["spec"]), _flat(spec.model_dump(mode="json"))
+    before, now = _flat(ledger.facts["spec"]), _flat(spec)
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
     grave = [key for key in changed if key.split(".")[0] not in HARMLESS]
     if grave:
@@ -139,10 +134,10 @@ def _open_ledger(spec: Spec, directory: Path, overrides: Sequence[Mapping[str, A
             "the spec is not the one that this run was started with",
             at=str(directory),
             hint="\n".join(f"{key}: was {before.get(key)!r}, is {now.get(key)!r}" for key in grave)
-            + "\nonly checkpoints, evaluation and name may change; another spec needs another directory",
+            + f"\nonly {', '.join(HARMLESS)} may change; another spec needs another directory",
         )
     if changed:
-        ledger.set_facts({"spec": spec.model_dump(mode="json")})
+        ledger.set_facts({"spec": spec})
     return ledger
 
 

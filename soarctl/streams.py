@@ -28,7 +28,7 @@ class Stream:
         # Philox is counter-based: a key is a whole stream, and no two keys overlap (Salmon et al. 2011). Only its raw
         # bits are used, because numpy promises those across versions and not the draws of Generator.
         bits = np.random.Philox(key=self._key()).random_raw(int(np.prod(shape, dtype=np.int64)))
-        return ((bits >> np.uint64(11)) * 2.0**-53).reshape(shape)
+        return ((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
 
     def order(self, count: int) -> list[int]:
         """A random permutation of range(count)."""
