@@ -91,6 +91,11 @@ def describe(*, check: bool = False) -> list[Installed]:
     return [_describe(kind, found, check) for kind in GROUPS for found in _installed(kind)]
 
 
+def origin(kind: type[Plugin], name: str) -> str:
+    """Name and version of the package that a plug-in comes from: "soarctl 0.1.0"."""
+    return _origin(_find(kind, name, f"{section(kind)}.plugin"))
+
+
 class _Driver(DriverManager[Any]):
     # stevedore keeps a cache of entry points on disk that can miss a change of the last two minutes.
     def list_entry_points(self) -> list[EntryPoint]:

@@ -77,12 +77,16 @@ def _key(loc: Key, values: Any, model: type[BaseModel], missing: bool) -> Key:
     """Where in the values an error is: pydantic's `loc` without the branches of unions that it names."""
     key: Key = ()
     for part in loc:
-        inside: Any = None
-        if part in (values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()):
-            inside = values[part]
-        elif not ((missing and part == loc[-1]) or (isinstance(part, str) and part in _known(model, key))):
-            continue
-        values, key = inside, (*key, part)
+        match values:
+            case dict() if part in values:
+                values = values[part]
+            case list() if isinstance(part, int) and part < len(values):
+                values = values[part]
+            case _ if (missing and part == loc[-1]) or part in _known(model, key):
+                values = None
+            case _:
+                continue
+        key = (*key, part)
     return key
 
 
