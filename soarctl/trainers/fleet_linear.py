@@ -1,0 +1,105 @@
+"""A linear layer that serves the S policies of a fleet in one call."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from soarctl.api import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """What S policies add to a layer: y_s = W x + B_s A_s x. `B` carries the scale alpha / rank already."""
+
+    A_S_r_in: Tensor
+    B_S_out_r: Tensor
+
+    def __call__(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        base = functional.linear(x, layer.weight, layer.bias)
+        rows_S_N_in = x.reshape(self.A_S_r_in.shape[0], -1, x.shape[-1])
+        small_S_N_r = torch.bmm(rows_S_N_in, self.A_S_r_in.mT)
+        return base + torch.bmm(small_S_N_r, self.B_S_out_r.mT).view(base.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The same with W + B_s A_s worked out beforehand: one product instead of three, for S copies of W."""
+
+    weight_S_in_out: Tensor
+
+    def __call__(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        rows_S_N_in = x.reshape(self.weight_S_in_out.shape[0], -1, x.shape[-1])
+        if layer.bias is None:  # torch's annotation leaves out that a bias may be None
+            y_S_N_out = torch.bmm(rows_S_N_in, self.weight_S_in_out)
+        else:
+            y_S_N_out = torch.baddbmm(layer.bias, rows_S_N_in, self.weight_S_in_out)
+        return y_S_N_out.view(*x.shape[:-1], -1)
+
+
+class FleetLinear(nn.Linear):
+    """A frozen linear layer that S adapters can be bound to.
+
+    Rows of a batch come in S equal parts, ordered by policy. With nothing bound it is the base layer. Its parameters
+    are those of the layer it replaces and have the same names, so that the model's state dict stays as it was.
+    """
+
+    def __init__(self, base: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.weight, self.bias = base.weight, base.bias
+        self.bound: LowRank | Merged | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.bound is None:
+            return functional.linear(input, self.weight, self.bias)
+        return self.bound(self, input)
+
+
+def install(model: nn.Module, targets: Sequence[str]) -> dict[str, FleetLinear]:
+    """Replaces the linear layers that `targets` name, in place.
+
+    Args:
+        model: any transformers model.
+        targets: a layer is meant by its full name or by the last parts of it, as in PEFT.
+
+    Returns:
+        The new layers by name, in the model's order.
+
+    Raises:
+        ModelError: a target names no linear layer.
+    """
+    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    for target in targets:
+        if not any(_names(target, name) for name in linears):
+            found = sorted({name.rsplit(".", 1)[-1] for name in linears})
+            raise ModelError(
+                f'no linear layer of the model is called "{target}"',
+                hint=f"trainer targets may be: {', '.join(found)}" if found else "it has no nn.Linear at all",
+            )
+    layers = dict[str, FleetLinear]()
+    for name, linear in linears.items():
+        if any(_names(target, name) for target in targets):
+            layers[name] = FleetLinear(linear)
+            model.set_submodule(name, layers[name])
+    return layers
+
+
+def _names(target: str, name: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+@contextmanager
+def bound(layers: Mapping[str, FleetLinear], adapters: Mapping[str, LowRank | Merged]) -> Iterator[None]:
+    """Within it the layers serve these adapters; afterwards those they served before."""
+    before = {name: layer.bound for name, layer in layers.items()}
+    try:
+        for name, layer in layers.items():
+            layer.bound = adapters.get(name)
+        yield
+    finally:
+        for name, layer in layers.items():
+            layer.bound = before[name]
