@@ -10,12 +10,13 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
-from soarctl.api import Problem
 from soarctl.errors import RunError
 
 if TYPE_CHECKING:
+    from soarctl.api import Problem
     from soarctl.practice import Practised
     from soarctl.soar import StepRecord
 
@@ -34,7 +35,7 @@ CREATE TABLE problems (                                     -- candidates, with 
 CREATE TABLE steps (                                        -- one row per finished outer step
     step INTEGER PRIMARY KEY, stage INTEGER NOT NULL, reward REAL NOT NULL, window TEXT NOT NULL,
     window_after TEXT NOT NULL, promoted INTEGER NOT NULL, q_r TEXT NOT NULL, drawn INTEGER NOT NULL,
-    teacher TEXT NOT NULL
+    teacher TEXT NOT NULL, measures TEXT NOT NULL           -- measures: means over the step's questions
 );
 CREATE TABLE rejections (
     step INTEGER NOT NULL, rule TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (step, rule)
@@ -84,7 +85,7 @@ CREATE TABLE timings (
 class Filtered:
     """A candidate problem with what the fail@k filter found."""
 
-    problem: Problem
+    problem: "Problem"
     samples: int
     successes: int
     verdicts: Mapping[str, int]
@@ -270,6 +271,7 @@ class Ledger:
                         "q_r": [p.id for p in record.asked],
                         "drawn": record.writing.drawn,
                         "teacher": asdict(record.teacher),
+                        "measures": mean_measures(measures),
                     }
                 ],
             )
@@ -339,6 +341,8 @@ class Ledger:
         return json.loads(rows[0][0]) if rows else []
 
     def filtered(self) -> list[Filtered]:
+        from soarctl.api import Problem  # 0.15 s of pydantic that `soarctl show` does not pay
+
         return [
             Filtered(Problem(question, answer, json.loads(meta)), samples, successes, json.loads(verdicts), half)
             for question, answer, meta, samples, successes, verdicts, half in self.rows(
@@ -364,6 +368,12 @@ class Ledger:
                 values = [v if isinstance(v, str | int | float | None) else _json(v) for v in row.values()]
                 names, places = ", ".join(f'"{name}"' for name in row), ", ".join("?" * len(row))
                 self._db.execute(f"{verb} INTO {table} ({names}) VALUES ({places})", values)
+
+
+def mean_measures(measures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each of a domain's numbers over the questions that it gave one for."""
+    names = sorted({name for measured in measures for name in measured})
+    return {name: fmean(measured[name] for measured in measures if name in measured) for name in names}
 
 
 _FACTS_THAT_COUNT = "SELECT * FROM facts WHERE key NOT IN ('machine', 'started') ORDER BY key"

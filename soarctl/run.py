@@ -19,7 +19,7 @@ from soarctl.errors import DataError, RunError
 from soarctl.events import Tell
 from soarctl.fail_at_k import fail_at_k, halve, manifest, reuse
 from soarctl.grading import grade
-from soarctl.ledger import FILE, Filtered, Ledger
+from soarctl.ledger import FILE, Filtered, Ledger, mean_measures
 from soarctl.practice import Baseline, Practice
 from soarctl.run_directory import (
     StudentShelf,
@@ -112,6 +112,7 @@ def _open_ledger(loaded: LoadedSpec, directory: Path, resume: bool) -> Ledger:
             directory,
             {
                 "spec": spec,
+                "spec_sha256": loaded.hash,
                 "overrides": [asdict(override) for override in loaded.overrides],
                 "soarctl_version": __version__,
                 "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -137,7 +138,7 @@ def _open_ledger(loaded: LoadedSpec, directory: Path, resume: bool) -> Ledger:
             + f"\nonly {', '.join(HARMLESS)} may change; another spec needs another directory",
         )
     if changed:
-        ledger.set_facts({"spec": spec})
+        ledger.set_facts({"spec": spec, "spec_sha256": loaded.hash})
     return ledger
 
 
@@ -241,7 +242,6 @@ def _restore(spec: Spec, engine: Engine, ledger: Ledger, directory: Path) -> Sta
 
 def _facts_of(record: StepRecord, measures: Sequence[Mapping[str, float]], domain: Domain) -> dict[str, Any]:
     """A finished outer step as plain values, for whoever shows it."""
-    names = sorted({name for measured in measures for name in measured})
     return {
         "step": record.step,
         "stage": record.stage,
@@ -253,7 +253,7 @@ def _facts_of(record: StepRecord, measures: Sequence[Mapping[str, float]], domai
         "accepted": len(record.writing.questions),
         "rejections": dict(record.writing.rejections),
         "teacher": asdict(record.teacher),
-        "measures": {name: fmean(measured.get(name, 0.0) for measured in measures) for name in names},
+        "measures": mean_measures(measures),
         "questions": [
             {"dataset": k, "question": dataset[0].question, "answer": dataset[0].answer}
             | {"solution": domain.solve(dataset[0].question)}

@@ -52,7 +52,7 @@ class State:
     step: int = 0
     """Outer steps done."""
     window: list[float] = field(default_factory=list[float])
-    """Mean reward of each outer step that counts for the next promotion, oldest first."""
+    """Mean rewards of the last m outer steps that count for the next promotion, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class StepRecord:
     reward: float
     """Mean of rewards_G: what enters the promotion window."""
     window: Sequence[float]
-    """The promotion window with this step's reward in it."""
+    """The promotion window with this step's reward in it: at most m values."""
     promoted: tuple[int, int] | None
     """(dataset, repeat) of the student that became the baseline."""
     teacher: StepStats
@@ -101,6 +101,7 @@ def outer_step(spec: Spec, domain: Domain, reward: Reward, state: State, practic
     rewards_G = scores.rewards_G
     stage = state.baseline.stage
     state.window.append(step_reward(rewards_G))
+    del state.window[: -spec.promotion.window]
     window = tuple(state.window)
 
     promoted = None
