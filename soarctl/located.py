@@ -27,9 +27,15 @@ OPTION = "--set "
 Key: TypeAlias = tuple[str | int, ...]
 
 
+def clipped(text: str, limit: int = 60) -> str:
+    """Text from a spec as an error quotes it: on one line, never long, and harmless to a terminal."""
+    short = text if len(text) <= limit else text[: limit - 3] + "..."
+    return short if short.isprintable() else short.encode("unicode_escape").decode("ascii")
+
+
 def dotted(key: Key) -> str:
     """A key as people write it: `evaluation.k[2]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{clipped(part)}" for part in key).removeprefix(".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class Place:
     column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+        return f"{self.source}:{self.line}:{self.column}" if self.line else clipped(self.source, 200)
 
     def of(self, key: str) -> str:
         """The place together with the key that stands there, for the front of an error."""
@@ -181,7 +187,7 @@ def _resolve(text: str) -> bool | int | float | str | None:
         return int(text)
     number = float(text)
     if math.isinf(number):
-        raise _Unusable(f"{text} is too large for a number")
+        raise _Unusable(f"{clipped(text)} is too large for a number")
     return number
 
 
@@ -251,7 +257,7 @@ class _Builder:
     def _alias(self, anchor: str, place: Place) -> None:
         # An anchor counts once its value is complete, so nothing can contain itself.
         if anchor not in self._anchors:
-            raise self._fatal(f'the alias "*{anchor}" stands for nothing that was complete before it', place)
+            raise self._fatal(f'the alias "*{clipped(anchor)}" stands for nothing that was complete before it', place)
         target = self._anchors[anchor]
         if len(self._open) + target.height > MAX_DEPTH + 1:
             raise self._fatal(f"nested deeper than {MAX_DEPTH} levels through aliases", place)
@@ -288,13 +294,13 @@ class _Builder:
             case "<<":
                 message, hint = "merge keys are not read", 'use "extends", or write the keys out'
             case str() as key if key in parent.entries:
-                message = f'"{key}" stands twice; first on line {parent.entries[key].place.line}'
+                message = f'"{clipped(key)}" stands twice; first on line {parent.entries[key].place.line}'
             case str() as key:
                 return key
             case list() | dict():
                 message = "a key must be text, found a list or mapping"
             case value:
-                word = json.dumps(value)
+                word = clipped(json.dumps(value))
                 message, hint = f"a key must be text, found {word}", f'put it in quotes: "{word}"'
         self._problem(message, node.place, hint)
         return None
@@ -317,7 +323,7 @@ class _Builder:
 
 
 def _shown_tag(tag: str) -> str:
-    return tag.replace("tag:yaml.org,2002:", "!!")
+    return clipped(tag.replace("tag:yaml.org,2002:", "!!"))
 
 
 def _refuse_control_characters(text: str, source: str) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from soarctl.errors import SpecError
-from soarctl.located import Key, SpecProblems, dotted
+from soarctl.located import Key, SpecProblems, clipped, dotted
 
 Locate: TypeAlias = Callable[[str], str]
 """From a key (`teacher.lr`) to the front of an error (`specs/a.yaml:12:5: teacher.lr`)."""
@@ -54,14 +54,12 @@ def shown(value: Any) -> str:
     match value:
         case None:
             return "null"
-        case str() if len(value) > 60:
-            return json.dumps(value[:57] + "...", ensure_ascii=False)
+        case str():
+            return f'"{clipped(value)}"'
         case list() | dict() if len(json.dumps(value)) > 40:
             return "a list" if isinstance(value, list) else "keys and values"
-        case float():
-            return repr(value)
         case _:
-            return json.dumps(value, ensure_ascii=False)
+            return clipped(json.dumps(value, ensure_ascii=False))
 
 
 def _problem(error: Any, model: type[BaseModel], values: Any, at: Locate, under: Key) -> SpecError:
