@@ -1,0 +1,101 @@
+"""A base model in memory, with everything that samples from and trains on it, through accelerate."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from soarctl.api import Engine, Fleet, ModelError, ModelSource, Optimizer, Policy
+from soarctl.trainers import model_source
+from soarctl.trainers.accelerate import AccelerateTrainer
+from soarctl.trainers.decode import Decoder
+from soarctl.trainers.export import export_adapter, export_merged
+from soarctl.trainers.fleet import AdapterFleet, Machinery
+from soarctl.trainers.fleet_linear import install
+from soarctl.trainers.fleet_weights import AdapterLayout
+from soarctl.trainers.forward import Forward
+from soarctl.trainers.model_source import BaseModel
+from soarctl.trainers.policy_gradient import PolicyGradient
+
+
+def load(trainer: AccelerateTrainer, model: ModelSource, seed: int) -> "AccelerateEngine":
+    """What `Trainer.load` promises, for these options."""
+    accelerator = _accelerator(trainer)
+    dtype = trainer.dtype
+    if dtype == "auto":
+        dtype = "float32" if accelerator.device.type == "cpu" else "bfloat16"
+    base = model_source.load(model, getattr(torch, dtype), trainer.attention)
+    base.model.to(accelerator.device)
+    return AccelerateEngine(trainer, model, base, accelerator, seed)
+
+
+def _accelerator(trainer: AccelerateTrainer) -> Accelerator:
+    try:
+        return Accelerator(mixed_precision=trainer.mixed_precision, cpu=trainer.device == "cpu")
+    except ValueError as error:
+        # accelerate keeps one state per process.
+        raise ModelError(
+            f"accelerate refuses device {trainer.device} with mixed_precision {trainer.mixed_precision}: {error}"
+        ) from error
+
+
+class AccelerateEngine(Engine):
+    """A model in memory, with layers that fleets bind their adapters to."""
+
+    def __init__(
+        self, trainer: AccelerateTrainer, source: ModelSource, base: BaseModel, accelerator: Accelerator, seed: int
+    ) -> None:
+        self._trainer, self._source, self._base, self._seed = trainer, source, base, seed
+        layers = install(base.model, trainer.targets)
+        layout = AdapterLayout(layers, trainer.rank, trainer.alpha / trainer.rank)
+        forward = Forward(base.model)
+
+        def autocast() -> AbstractContextManager[None]:
+            return accelerator.autocast()
+
+        decoder = Decoder(
+            forward,
+            base.tokenizer,
+            base.eos_ids(),
+            max_sequences=trainer.max_sequences,
+            chat_template=source.chat_template,
+        )
+        gradient = PolicyGradient(forward, layout, tokens=trainer.micro_batch_tokens, autocast=autocast)
+        self._machinery = Machinery(forward, layout, decoder, gradient, autocast)
+
+    @property
+    def width(self) -> int:
+        return self._trainer.width
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        model, device = self._base.model, self._machinery.forward.device
+        return {
+            "base": self._source.base,
+            "revision": self._source.revision,
+            "commit": self._base.commit,
+            "weights_sha256": self._base.weight_hashes(),
+            "architecture": type(model).__name__,
+            "parameters": model.num_parameters(),
+            "adapter_parameters": self._machinery.layout.size,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "mixed_precision": self._trainer.mixed_precision,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
+        }
+
+    def start(self) -> Policy:
+        return self._machinery.layout.start(self._seed)
+
+    def fleet(self, starts_S: Sequence[Policy], optimizer: Optimizer) -> Fleet:
+        return AdapterFleet(self._machinery, starts_S, optimizer)
+
+    def export(self, policy: Policy, directory: Path, *, merge: bool) -> None:
+        if merge:
+            export_merged(self._base, self._machinery.layout, policy, directory)
+        else:
+            export_adapter(self._base, self._source.base, self._machinery.layout, policy, directory)
