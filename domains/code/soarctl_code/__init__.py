@@ -1,0 +1,1 @@
+"""The code domain: problems whose answers are programs, judged in a jail."""

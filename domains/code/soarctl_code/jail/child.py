@@ -1,0 +1,296 @@
+"""What happens in a forked child: it reads its job, confines itself for good, and only then meets untrusted code.
+
+A *candidate* runs a program: as a script, or answering calls of its functions. A *judge* runs tests and asks the
+candidate, in another child, through two pipes. Neither holds anything that the other must not know. What a candidate
+writes on its pipe is only ever taken for answers, so it has nothing to gain from writing something else.
+"""
+
+import atexit
+import io
+import os
+import random
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NoReturn
+
+from soarctl_code.jail import wire
+
+JOB, RESULT, ASK, REPLY = 9, 3, 4, 5  # descriptors in a child
+
+
+def serve_job(confine: Callable[[dict[str, int]], int]) -> NoReturn:
+    """Reads the job, confines this process and does what the job says.
+
+    Args:
+        confine: binds the process to its tier and limits, for good; returns its pid as seen from outside.
+    """
+    job = read_job()
+    try:
+        pid = confine(job["limits"])
+    except BaseException as error:
+        wire.send(RESULT, ["fault", f"{type(error).__name__}: {error}"[:500]])
+        os._exit(70)
+    random.seed(job["seed"])
+    os.environ.clear()
+    fresh_streams()
+    wire.send(RESULT, ["ready", hex(pid)])
+    try:
+        if job["role"] == "judge":
+            Judge(job).run()
+        else:
+            Candidate(job).run()
+    except BaseException:
+        # Only after the stack has been torn to pieces, by a recursion limit of a few frames say.
+        os._exit(71)
+    os._exit(0)
+
+
+def read_job() -> dict[str, Any]:
+    """The job is JSON from the supervisor, which is trusted."""
+    import json
+
+    size = os.fstat(JOB).st_size
+    data = os.pread(JOB, size, 0)
+    os.close(JOB)
+    return json.loads(data)
+
+
+def fresh_streams() -> None:
+    """Standard streams of this process's own; those of the server stood on other descriptors."""
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r", closefd=False)), "utf-8", "surrogateescape")
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), "utf-8", "strict")
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(io.FileIO(2, "w", closefd=False)), "utf-8", "backslashreplace", line_buffering=True
+    )
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+
+
+class Candidate:
+    """A program under test."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.source: str = job["program"]
+        self.mode: str = job["mode"]
+        self.calls: list[list[Any]] = job.get("calls", [])
+        self.main = ModuleType("__main__")
+        self.main.__dict__["__builtins__"] = __builtins__
+        sys.modules["__main__"] = self.main
+        sys.argv = ["program.py"]
+
+    def run(self) -> NoReturn:
+        status, error = self.execute()
+        if error is not None and not isinstance(error, SystemExit):
+            wire.send(RESULT, ["raise", type(error).__name__])
+        if self.mode == "script":
+            os._exit(finish(status))
+        if error is not None:
+            os._exit(status)
+        if self.mode == "call":
+            for name, arguments in self.calls:
+                wire.send(RESULT, self.answer(name, arguments, {}))
+        else:
+            self.answer_calls()
+        os._exit(0)
+
+    def execute(self) -> tuple[int, BaseException | None]:
+        """Runs the source as the main module: its exit status and what it died of."""
+        try:
+            exec(compile(self.source, "<program>", "exec", dont_inherit=True), self.main.__dict__)
+        except SystemExit as error:
+            return exit_status(error), error
+        except BaseException as error:
+            show(error)
+            return 1, error
+        return 0, None
+
+    def answer(self, name: str, arguments: list[wire.Tree], keywords: dict[str, wire.Tree]) -> wire.Tree:
+        """Calls one function on decoded arguments: `["value", tree]`, `["raise", type, text]`, `["missing", name]`, `["large"]`."""
+        try:
+            function = self.function(name)
+            if function is None:
+                return ["missing", name]
+            values = [wire.decode(tree) for tree in arguments]
+            result = function(*values, **{key: wire.decode(tree) for key, tree in keywords.items()})
+            return ["value", wire.encode(result)]
+        except SystemExit as error:
+            os._exit(exit_status(error))
+        except wire.TooLarge:
+            return ["large", "TooLarge"]
+        except BaseException as error:
+            text = error.args[0] if error.args and type(error.args[0]) is str else ""
+            return ["raise", type(error).__name__, text[:1000]]
+
+    def function(self, name: str) -> Any:
+        """A function of the program, or a method of its class `Solution` as some problem sets ask for."""
+        if name in self.main.__dict__:
+            return self.main.__dict__[name]
+        solution = self.main.__dict__.get("Solution")
+        return None if solution is None else getattr(solution(), name, None)
+
+    def answer_calls(self) -> None:
+        """Answers the judge until it hangs up."""
+        while True:
+            try:
+                request = wire.receive(ASK)
+            except EOFError:
+                return
+            name, arguments, keywords = request
+            wire.send(REPLY, self.answer(name, arguments[1:], dict(zip(keywords[1::2], keywords[2::2], strict=True))))
+
+
+def exit_status(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    return error.code & 0xFF if isinstance(error.code, int) else 1
+
+
+def show(error: BaseException) -> None:
+    """The traceback on stderr, as an interpreter would."""
+    try:
+        traceback.print_exception(error, limit=-20)
+    except BaseException:
+        os.write(2, type(error).__name__.encode("ascii", "replace"))
+
+
+def finish(status: int) -> int:
+    """What an interpreter does at its end: waits for threads, runs exit hooks, flushes."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+    except BaseException as error:
+        show(error)
+        return status or 1
+    return status
+
+
+class Raised(Exception):
+    """The candidate raised something that is no builtin exception."""
+
+
+class Gone(BaseException):
+    """The candidate does not answer any more."""
+
+
+class Judge:
+    """Tests that ask a candidate in another process."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.tests: list[str] = job["tests"]
+        self.setup: str = job.get("setup", "")
+        self.names: list[str] = job["names"]
+        self.token: str = job["token"]
+        self.raised: list[BaseException] = []
+        self.missing = False
+        self.answers = 0
+
+    def run(self) -> None:
+        main = ModuleType("__main__")
+        sys.modules["__main__"] = main
+        main.__dict__.update({name: self.proxy(name) for name in self.names}, __builtins__=__builtins__)
+        if self.setup:
+            verdict = self.run_test(self.setup, main)
+            if verdict[0] not in ("passed", "unasked"):
+                self.report([["invalid", f"set-up: {verdict[1]}"]] * len(self.tests))
+                return
+        verdicts: list[list[str]] = []
+        for test in self.tests:
+            verdicts.append(self.run_test(test, main))
+        self.report(verdicts)
+
+    def report(self, verdicts: list[list[str]]) -> None:
+        wire.send(RESULT, ["verdicts", self.token, verdicts])
+
+    def proxy(self, name: str) -> Callable[..., Any]:
+        """A function that asks the candidate to call its function of that name."""
+
+        def ask(*arguments: Any, **keywords: Any) -> Any:
+            flat: list[wire.Tree] = ["d"]
+            for key, value in keywords.items():
+                flat += [key, wire.encode(value)]
+            request = [name, ["l", *[wire.encode(value) for value in arguments]], flat]
+            try:
+                wire.send(ASK, request)
+                reply = wire.receive(REPLY)
+                if reply[0] == "value":
+                    value = wire.decode(reply[1])
+                    self.answers += 1
+                    return value
+                error = self.exception(reply)
+            except (EOFError, BrokenPipeError, wire.Undecodable, TypeError, IndexError, KeyError):
+                raise Gone from None
+            raise error
+
+        ask.__name__ = ask.__qualname__ = name
+        return ask
+
+    def exception(self, reply: list[Any]) -> BaseException:
+        """The exception that the candidate says it met, as one of the same builtin type."""
+        import builtins
+
+        self.missing |= reply[0] == "missing"
+        kind = builtins.__dict__.get(str(reply[1]))
+        text = str(reply[2]) if len(reply) > 2 else ""
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            kind = Raised
+            text = f"{str(reply[1])[:80]}: {text}"
+        try:
+            error = kind(text)
+        except TypeError:  # UnicodeDecodeError wants five arguments
+            error = Raised(text)
+        self.raised.append(error)
+        return error
+
+    def run_test(self, source: str, main: ModuleType) -> list[str]:
+        """One test: passed, failed, raised, missing, gone, unasked or invalid, with a word of explanation."""
+        try:
+            code = compile(source, "<test>", "exec", dont_inherit=True)
+        except BaseException as error:
+            return ["invalid", type(error).__name__]
+        try:
+            exec(code, main.__dict__)
+        except Gone:
+            return ["gone", ""]
+        except BaseException as error:
+            return self.blame(error)
+        return ["passed", ""] if self.answers > 0 else ["unasked", ""]
+
+    def blame(self, error: BaseException) -> list[str]:
+        """Whose fault it is that a test ended with an exception."""
+        name = type(error).__name__
+        if any(error is known for known in self.raised):
+            return ["missing" if self.missing else "raised", name]
+        if isinstance(error, AssertionError):
+            return ["failed", name] if self.answers else ["invalid", name]
+        # A test that stumbles over an answer (len of None, say) has found it wrong; one that raises by itself, names
+        # what does not exist or stumbles before it has asked anything is no test.
+        own = isinstance(error, (NameError, ImportError, SystemExit, KeyboardInterrupt))
+        if own or not self.answers or raised_explicitly(error):
+            return ["invalid", name]
+        return ["failed", name]
+
+
+def raised_explicitly(error: BaseException) -> bool:
+    """Whether a `raise` statement of the test itself raised it."""
+    import dis
+
+    step = error.__traceback__
+    if step is None:
+        return True
+    while step.tb_next is not None:
+        step = step.tb_next
+    if step.tb_frame.f_code.co_filename != "<test>":
+        return False
+    operations = {i.offset: i.opname for i in dis.get_instructions(step.tb_frame.f_code)}
+    return operations.get(step.tb_lasti) == "RAISE_VARARGS"
+
+
+def default_signals() -> None:
+    """Undoes what the server set up for itself."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

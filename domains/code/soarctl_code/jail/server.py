@@ -1,0 +1,257 @@
+"""The fork server: a warm interpreter that forks one child per run and tells when it ended.
+
+It is started by a fresh exec, holds no descriptor but the control socket, and never reads a job: the child does. Each
+message of the supervisor is one packet of JSON, with the run's descriptors attached:
+
+    {"fork": run, "places": [descriptor in the child, ...]}    {"kill": run}
+    {"exit": run, "status": wait status, "cpu": seconds, "rss": KiB}    {"fault": run, "error": text}
+"""
+
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from soarctl_code.jail import child, confine, syscalls
+
+# Imported once, so that programs find them at once; in the seccomp tier, which refuses all paths, these are all.
+USUAL = """
+abc array bisect builtins cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools
+heapq io itertools json math numbers operator random re statistics string struct sys textwrap threading time traceback
+types typing
+""".split()
+ALL = """
+ast base64 binascii calendar codecs colorsys contextlib cProfile csv ctypes difflib fnmatch graphlib hashlib hmac html
+inspect ipaddress keyword linecache locale logging pprint queue secrets shlex signal stat string tempfile timeit
+tokenize unicodedata unittest unittest.mock urllib.parse uuid warnings weakref zlib encodings.idna encodings.latin_1
+encodings.ascii encodings.utf_16 encodings.utf_32 _strptime opcode dis concurrent.futures concurrent.futures.thread
+socket subprocess multiprocessing xml.dom
+""".split()
+LARGEST_MESSAGE = 4096
+
+
+class Server:
+    """The loop of one fork server."""
+
+    def __init__(self, control: socket.socket, tier: str, scratch: int) -> None:
+        self.control = control
+        self.tier = tier
+        self.scratch = scratch
+        self.runs: dict[int, int] = {}  # pid: run
+        self.mapped = confine.mapped_bytes()
+        self.proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
+        self.abi, self.ruleset = self.landlock()
+        self.filter = [] if tier in ("unsafe", "command") else confine.filter_for(tier)
+
+    def landlock(self) -> tuple[int, int]:
+        """The kernel's Landlock version and a ready ruleset, or (0, -1) where the tier does without."""
+        if self.tier == "landlock":
+            abi = confine.landlock_abi()
+            return abi, confine.library_ruleset(abi)
+        if self.tier == "namespace":
+            try:
+                return confine.landlock_abi(), -1
+            except OSError:
+                return 0, -1
+        return 0, -1
+
+    def confine(self, limits: dict[str, int]) -> int:
+        """Binds a child to the tier; its pid as the supervisor sees it."""
+        outside = int(os.readlink("self", dir_fd=self.proc))
+        os.close(self.proc)
+        ruleset = self.ruleset
+        if self.tier == "namespace":
+            confine.own_scratch(self.scratch)
+            if self.abi:
+                ruleset = confine.scratch_ruleset(self.abi)
+        confine.set_limits(limits, self.mapped)
+        confine.drop_privileges()
+        if ruleset >= 0:
+            confine.restrict_self(ruleset)
+            os.close(ruleset)
+        confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if self.filter:
+            confine.install_filter(syscalls.assemble(list(self.filter), os.getpid()))
+        return outside
+
+    def loop(self) -> None:
+        """Serves until the supervisor hangs up."""
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        poll = select.poll()
+        poll.register(self.control.fileno(), select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        self.inherited = (wake_read, wake_write)
+        self.send({"started": os.getpid(), "abi": self.abi})
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == wake_read:
+                    os.read(wake_read, 4096)
+                    self.reap()
+                elif not self.receive():
+                    self.end()
+                    return
+
+    def receive(self) -> bool:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self.control, LARGEST_MESSAGE, 16)
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        message = json.loads(data)
+        if "fork" in message:
+            self.fork(message["fork"], dict(zip(message["places"], descriptors, strict=True)))
+        else:
+            for pid, run in self.runs.items():
+                if run == message["kill"]:
+                    os.kill(pid, signal.SIGKILL)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return True
+
+    def fork(self, run: int, places: dict[int, int]) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.send({"fault": run, "error": f"fork: {error}"})
+            return
+        if pid == 0:
+            self.become_child(places)
+        self.runs[pid] = run
+
+    def become_child(self, places: dict[int, int]) -> NoReturn:
+        try:
+            child.default_signals()
+            os.setsid()
+            keep = [self.proc, self.ruleset] if self.ruleset >= 0 else [self.proc]
+            arrange(places, keep)
+            gc.enable()
+            child.serve_job(self.confine)
+        finally:
+            os._exit(72)
+
+    def reap(self) -> None:
+        while self.runs:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            run = self.runs.pop(pid, None)
+            if run is not None:
+                cpu = usage.ru_utime + usage.ru_stime
+                self.send({"exit": run, "status": status, "cpu": cpu, "rss": usage.ru_maxrss})
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.control.send(json.dumps(message).encode())
+
+    def end(self) -> None:
+        for pid in self.runs:
+            os.kill(pid, signal.SIGKILL)
+
+
+def arrange(places: dict[int, int], keep: list[int]) -> None:
+    """Puts the run's descriptors where the child expects them, null on unused standard ones, and closes the rest.
+
+    Args:
+        places: child's descriptor: the one that came with the message.
+        keep: descriptors that stay open where they are; the confinement closes them. All at 32 or above.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for place in (0, 1, 2):
+        places.setdefault(place, null)
+    # First out of the way, then into place: the two ranges may overlap.
+    high = {place: os.dup(move_high(descriptor)) for place, descriptor in places.items()}
+    for place, descriptor in high.items():
+        os.dup2(descriptor, place, inheritable=False)
+    wanted = sorted({*places, *keep})
+    for low, above in zip([-1, *wanted], [*wanted, 256], strict=True):
+        if above > low + 1:
+            os.closerange(low + 1, above)
+
+
+def move_high(descriptor: int) -> int:
+    """The same open file at a number that no child uses."""
+    import fcntl
+
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 32)
+
+
+def preload(names: list[str]) -> None:
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+
+
+def main(tier: str, descriptor: int, scratch: int, network: bool) -> None:
+    """Runs in the fresh interpreter until its supervisor is gone.
+
+    Args:
+        tier: how children are confined.
+        descriptor: of the control socket.
+        scratch: bytes of a child's scratch folder, in the namespace tier.
+        network: whether a network namespace is made, in the namespace tier.
+    """
+    preload(USUAL + (ALL if tier == "seccomp" else []))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    descriptor = move_high(descriptor)
+    os.closerange(3, 32)
+    control = socket.socket(fileno=descriptor)
+    if tier not in ("unsafe", "command"):
+        os.chdir("/")
+    try:
+        if tier == "namespace":
+            start: Callable[[], Server] = lambda: namespace_server(control, scratch)  # noqa: E731
+            confine.enter_namespaces(network)
+            become_init()
+        else:
+            start = lambda: Server(control, tier, scratch)  # noqa: E731
+        server = start()
+        server.proc, server.ruleset = settle(server.proc), settle(server.ruleset)
+    except OSError as error:
+        control.send(json.dumps({"failed": f"{error}"}).encode())
+        return
+    os.environ.clear()
+    warm()
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    server.loop()
+
+
+def settle(descriptor: int) -> int:
+    return descriptor if descriptor < 0 else move_high(descriptor)
+
+
+def namespace_server(control: socket.socket, scratch: int) -> Server:
+    server = Server(control, "namespace", scratch)
+    confine.enter_private_root(server.abi)
+    return server
+
+
+def become_init() -> None:
+    """Goes on as the first process of the new pid namespace; the old process waits and takes everything down with it."""
+    pid = os.fork()
+    if pid:
+        os.closerange(3, 256)
+        os.waitpid(pid, 0)
+        os._exit(0)
+    confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def warm() -> None:
+    """Does once what every child would otherwise do for the first time: fills caches that are shared by forking."""
+    exec(compile("x = [1]", "<warm>", "exec", dont_inherit=True), {})
+    importlib.invalidate_caches()
+    time.time()
+    sys.path[:] = [path for path in sys.path if path]

@@ -1,0 +1,228 @@
+"""From runs to verdicts: what a program's tests say about it, by rules that the program has no part in.
+
+Tests are plain data, as they stand in a problem's answer:
+
+    {"kind": "call", "fn": name, "args": [...], "expected": value}       values as JSON, or tagged where "tagged" is true
+    {"kind": "stdin", "stdin": text, "stdout": text}
+    {"kind": "assert", "code": python, "names": [functions of the program]}
+"""
+
+import json
+import os
+import signal
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from soarctl_code.jail import wire
+from soarctl_code.jail.supervisor import Job, Limits, Ran
+
+Test = Mapping[str, Any]
+Task = Generator[Job, Ran, "Finding"]
+
+SHOWN = 2048  # characters of output that a person sees
+SETTLED_TIMEOUTS = 2  # further tests of a stdin problem are skipped after so many
+
+
+class Word(StrEnum):
+    """The verdict on a program."""
+
+    PASSED = "passed"
+    WRONG_ANSWER = "wrong_answer"
+    RUNTIME_ERROR = "runtime_error"
+    TIMEOUT = "timeout"
+    MEMORY_LIMIT = "memory_limit"
+    OUTPUT_LIMIT = "output_limit"
+    INVALID_TEST = "invalid_test"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The verdict on a program with what it rests on."""
+
+    word: Word
+    passed: int
+    """Tests with the right answer."""
+    total: int
+    detail: str = ""
+    """For people: made harmless to look at, and short."""
+    ran: bool = True
+    """Whether the program itself ran to an end without error, whatever it answered."""
+    cpu: float = 0.0
+    runs: int = 1
+
+
+def judge(program: str, tests: Sequence[Test], *, setup: str = "", limits: Limits = Limits(), seed: int = 0) -> Task:
+    """Judges a program by its tests, all of one kind; yields the runs it needs.
+
+    Args:
+        program: untrusted source.
+        tests: as above; an empty or unreadable list is an invalid test.
+        setup: code of the tests that comes before them, for `assert`.
+        limits: of each run.
+        seed: of the program's random module.
+    """
+    try:
+        kinds = {test["kind"] for test in tests}
+        if len(kinds) != 1:
+            return Finding(
+                Word.INVALID_TEST, 0, len(tests), "no tests" if not kinds else "tests of several kinds", runs=0
+            )
+        if "\0" in program:
+            return Finding(Word.RUNTIME_ERROR, 0, len(tests), "source holds null bytes", ran=False, runs=0)
+        match kinds.pop():
+            case "call":
+                return (yield from judge_calls(program, tests, limits, seed))
+            case "stdin":
+                return (yield from judge_stdin(program, tests, limits, seed))
+            case "assert":
+                return (yield from judge_asserts(program, tests, setup, limits, seed))
+            case other:
+                return Finding(Word.INVALID_TEST, 0, len(tests), f"unknown kind of test: {other!r:.40}", runs=0)
+    except (KeyError, TypeError, AttributeError, wire.Undecodable) as error:
+        return Finding(Word.INVALID_TEST, 0, len(tests), f"malformed test: {visible(str(error))}", runs=0)
+
+
+def judge_calls(program: str, tests: Sequence[Test], limits: Limits, seed: int) -> Task:
+    calls = [(str(test["fn"]), plain_arguments(test)) for test in tests]
+    ran = yield Job(program, "call", calls=calls, seed=seed, limits=limits)
+    right = 0
+    worst = None
+    for index, test in enumerate(tests):
+        answer = ran.answers[index] if index < len(ran.answers) else None
+        word = answer_word(answer, test)
+        right += word is Word.PASSED
+        worst = worst or (word if word is not Word.PASSED else None)
+    word = observed(ran) or own_end(ran) or worst or Word.PASSED
+    return finding(word, right, len(tests), ran)
+
+
+def plain_arguments(test: Test) -> list[Any]:
+    return [wire.decode(tree) for tree in test["args"]] if test.get("tagged") else list(test["args"])
+
+
+def answer_word(answer: wire.Tree, test: Test) -> Word:
+    """What one answer of a program is worth; None is no answer."""
+    if not isinstance(answer, list) or not answer:
+        return Word.WRONG_ANSWER
+    if answer[0] == "value" and len(answer) == 2:
+        expected = wire.decode(test["expected"]) if test.get("tagged") else test["expected"]
+        alike = bool(test.get("sequences_alike"))
+        if wire.matches(answer[1], expected, sequences_alike=alike):
+            return Word.PASSED
+        return Word.WRONG_ANSWER
+    if answer[0] == "large":
+        return Word.OUTPUT_LIMIT
+    if answer[0] == "raise" and answer[1:2] == ["MemoryError"]:
+        return Word.MEMORY_LIMIT
+    return Word.RUNTIME_ERROR
+
+
+def judge_stdin(program: str, tests: Sequence[Test], limits: Limits, seed: int) -> Task:
+    """One fresh process per test, until both a right and a wrong answer have been seen and the rest cannot matter."""
+    right = timeouts = runs = 0
+    first: Finding | None = None
+    for test in tests:
+        text = test["stdin"].encode("utf-8", "surrogateescape")
+        wanted = test["stdout"].encode("utf-8", "surrogateescape")
+        ran = yield Job(program, "script", stdin=text, seed=seed, limits=limits)
+        runs += 1
+        word = observed(ran) or own_end(ran)
+        if word is None:
+            word = Word.PASSED if same_lines(ran.stdout, wanted) else Word.WRONG_ANSWER
+        if word is Word.PASSED:
+            right += 1
+        else:
+            timeouts += word is Word.TIMEOUT
+            first = first or finding(word, 0, len(tests), ran)
+        if first is not None and (right or timeouts >= SETTLED_TIMEOUTS):
+            break
+    if first is None:
+        return Finding(Word.PASSED, right, len(tests), runs=runs)
+    return replace(first, passed=right, runs=runs)
+
+
+def same_lines(found: bytes, wanted: bytes) -> bool:
+    """Line by line, after white space at ends of lines and of the whole has been removed."""
+    return [line.rstrip() for line in found.rstrip().split(b"\n")] == [
+        line.rstrip() for line in wanted.rstrip().split(b"\n")
+    ]
+
+
+def judge_asserts(program: str, tests: Sequence[Test], setup: str, limits: Limits, seed: int) -> Task:
+    names = list(dict.fromkeys(str(name) for test in tests for name in test["names"]))
+    codes = [str(test["code"]) for test in tests]
+    ran = yield Job(program, "serve", tests=codes, setup=setup, names=names, seed=seed, limits=limits)
+    verdicts = ran.verdicts if ran.verdicts is not None and len(ran.verdicts) == len(tests) else None
+    right = sum(verdict[0] == "passed" for verdict in verdicts or [])
+    word = observed(ran)
+    if word is None and verdicts is None:
+        word = own_end(ran) or Word.INVALID_TEST
+    if word is None:
+        word = own_end(ran) if any(v[0] == "gone" for v in verdicts or []) else None
+    if word is None:
+        words = [verdict_word(verdict) for verdict in verdicts or []]
+        word = next((w for w in words if w is not Word.PASSED), Word.PASSED)
+    detail = next((f"{v[0]} {v[1]}" for v in verdicts or [] if v[0] != "passed"), "")
+    return finding(word, right, len(tests), ran, detail)
+
+
+def verdict_word(verdict: Sequence[str]) -> Word:
+    match verdict[0]:
+        case "passed":
+            return Word.PASSED
+        case "failed" | "gone":
+            return Word.WRONG_ANSWER
+        case "raised" if verdict[1] == "MemoryError":
+            return Word.MEMORY_LIMIT
+        case "raised" | "missing":
+            return Word.RUNTIME_ERROR
+        case _:
+            return Word.INVALID_TEST
+
+
+def observed(ran: Ran) -> Word | None:
+    """What was seen from outside, before anything that the program said."""
+    match ran.ended:
+        case "output_limit":
+            return Word.OUTPUT_LIMIT
+        case "timeout":
+            return Word.TIMEOUT
+        case "killed":
+            return Word.MEMORY_LIMIT
+        case "exited":
+            return None
+
+
+def own_end(ran: Ran) -> Word | None:
+    """How the program ended by itself, where that was not well."""
+    raised = next((a[1] for a in ran.answers if isinstance(a, list) and a[:1] == ["raise"] and len(a) == 2), None)
+    if raised == "MemoryError":
+        return Word.MEMORY_LIMIT
+    if os.WIFSIGNALED(ran.status):
+        return None if os.WTERMSIG(ran.status) == signal.SIGKILL else Word.RUNTIME_ERROR
+    return Word.RUNTIME_ERROR if os.WEXITSTATUS(ran.status) != 0 else None
+
+
+def finding(word: Word, right: int, total: int, ran: Ran, detail: str = "") -> Finding:
+    ended_well = ran.ended == "exited" and os.WIFEXITED(ran.status) and os.WEXITSTATUS(ran.status) == 0
+    ended_well = ended_well or word in (Word.PASSED, Word.WRONG_ANSWER)
+    text = detail or (ran.stderr[-SHOWN:].decode("utf-8", "backslashreplace") if word is not Word.PASSED else "")
+    return Finding(word, right, total, visible(text), ran=ended_well, cpu=ran.cpu)
+
+
+def visible(text: str) -> str:
+    """Text that can be shown: control characters, escapes and bidi controls spelt out, and no more than SHOWN."""
+    shown = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text[-SHOWN:])
+    return "".join(shown)
+
+
+def read_tests(answer: str) -> tuple[list[dict[str, Any]], str]:
+    """The tests and their set-up in a problem's answer, or ([], "") where it is none."""
+    try:
+        data = json.loads(answer)
+        tests, setup = data["tests"], data.get("setup", "")
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return [], ""
+    return (tests, setup) if isinstance(tests, list) and isinstance(setup, str) else ([], "")
