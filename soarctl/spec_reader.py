@@ -88,7 +88,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     if options:
         changes = options[0][1]
         for _, change in options[1:]:
-            changes = _merge(changes, change)
+            changes = _merge(changes, change, fresh_options=False)
         tree = _merge(base, changes)
     resolved = _resolve(tree, files[0])
     return LoadedSpec(
@@ -235,16 +235,23 @@ def _lookup(values: Any, key: Key) -> Any:
     return values
 
 
-def _merge(base: Located, over: Located) -> Located:
-    """`over` laid over `base`, key by key; a section that changes its plug-in drops the options of the old one."""
+def _merge(base: Located, over: Located, *, fresh_options: bool = True) -> Located:
+    """`over` laid over `base`, key by key.
+
+    With `fresh_options`, a section that changes its plug-in drops the options of the old one.
+    """
     if not isinstance(base.value, dict) or not isinstance(over.value, dict):
         return over
     plugin = over.value.get("plugin")
-    if plugin is not None and ("plugin" not in base.value or base.value["plugin"].value != plugin.value):
+    if (
+        fresh_options
+        and plugin is not None
+        and ("plugin" not in base.value or base.value["plugin"].value != plugin.value)
+    ):
         return over
     entries = dict(base.value)
     for key, entry in over.value.items():
-        entries[key] = _merge(entries[key], entry) if key in entries else entry
+        entries[key] = _merge(entries[key], entry, fresh_options=fresh_options) if key in entries else entry
     return replace(over, value=entries)
 
 

@@ -173,7 +173,8 @@ def test_a_megabyte_of_one_character_ends_soon(character: str) -> None:
     started = time.process_time()
     text = character * (located.MAX_BYTES // len(character))
     try:
-        said = str(parse(text, "a.yaml"))
+        parse(text, "a.yaml")
+        said = ""
     except SpecError as problem:
         said = str(problem)
     assert len(said) < 2000
