@@ -3,7 +3,10 @@
 import json
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from soarctl.spec_reader import LoadedSpec
 
 
 def validate(path: str, overrides: Sequence[str], *, as_json: bool) -> None:
@@ -19,7 +22,7 @@ def validate(path: str, overrides: Sequence[str], *, as_json: bool) -> None:
     print(json.dumps(facts, indent=2) if as_json else _paragraph(path, facts))
 
 
-def _facts(loaded: Any) -> dict[str, Any]:
+def _facts(loaded: "LoadedSpec") -> dict[str, Any]:
     from dataclasses import asdict
 
     from soarctl import plugins
