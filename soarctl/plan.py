@@ -1,0 +1,354 @@
+"""What a run will cost, counted before anything runs: completions, tokens, updates, memory; and what tau resolves."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil, sqrt
+from pathlib import Path
+from typing import Any
+
+from soarctl.api import Problem, Student
+from soarctl.errors import DataError, PluginError, SoarError
+from soarctl.filter_results import manifest_path
+from soarctl.model_size import ModelShape, read_shape
+from soarctl.promotion import inner_steps
+from soarctl.spec import Spec
+from soarctl.spec_reader import LoadedSpec
+
+PASS_RATE = 0.5
+"""Share of teacher completions that is assumed to pass the format filter, where a number of them is expected."""
+
+Range = tuple[int, int]
+"""The least and the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Completions of one purpose."""
+
+    what: str
+    per_step: Range | None
+    """In one outer step; None for what does not belong to one."""
+    total: Range | None
+    """In the whole run; None where it is not known."""
+    max_new_tokens: int
+    """Of one completion."""
+    note: str = ""
+
+    @property
+    def tokens(self) -> int | None:
+        """Most tokens sampled, prompts not counted."""
+        return None if self.total is None else self.total[1] * self.max_new_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one role keeps on the device all the time."""
+
+    role: str
+    what: str
+    bytes: int | None
+    """None where the model's config is not on this machine or not of a known kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run in numbers."""
+
+    name: str
+    outer_steps: int
+    datasets: int
+    """G: datasets of an outer step."""
+    students: int
+    """G r: students of an outer step."""
+    student_updates: Range
+    """Optimizer steps of students in the whole run."""
+    promotions: Range
+    questions: int
+    """M = |Q_R|."""
+    candidates: int | None
+    counts: Sequence[Count]
+    parameters: int | None
+    adapter_parameters: int | None
+    memory: Sequence[Memory]
+    tau: float
+    window: int
+    resolution: float | None
+    """The smallest step of an outer step's mean reward, 1/(M G r); None where no student is measured."""
+    standard_error: float | None
+    """Of the mean over the window, if practice changes nothing and the baseline solves `assumed_accuracy` of Q_R."""
+    assumed_accuracy: float
+    warnings: Sequence[str]
+
+    def count(self, what: str) -> Count:
+        return next(count for count in self.counts if count.what == what)
+
+
+def plan(loaded: LoadedSpec) -> Plan:
+    """Counts what a spec asks for. Loads the domain's problems, and neither model nor torch.
+
+    Raises:
+        PluginError: the reward cannot be asked what it needs.
+    """
+    spec = loaded.spec
+    demand = _ask_reward(loaded)
+    candidates, warning = _candidates(loaded)
+    hard = _hard(spec, candidates)
+    stages_T = [_most_promotions(spec, step) if demand.students else 0 for step in range(spec.outer.steps + 1)]
+    assumed = 1 / (spec.filter.samples + 2)
+    error = _standard_error(spec, demand, assumed)
+    shape = read_shape(spec.model.base, spec.model.revision)
+    adapter = _adapter(spec, shape)
+    return Plan(
+        name=spec.name,
+        outer_steps=spec.outer.steps,
+        datasets=spec.datasets_per_step,
+        students=demand.students,
+        student_updates=_updates(spec, demand, stages_T),
+        promotions=(0, stages_T[-1]),
+        questions=demand.questions,
+        candidates=candidates,
+        counts=_counts(spec, demand, candidates, hard, stages_T),
+        parameters=shape.parameters if shape else None,
+        adapter_parameters=adapter,
+        memory=_memory(spec, demand, shape, adapter),
+        tau=spec.promotion.tau,
+        window=spec.promotion.window,
+        resolution=1 / demand.outcomes if demand.outcomes else None,
+        standard_error=error,
+        assumed_accuracy=assumed,
+        warnings=[*([warning] if warning else []), *_warnings(spec, demand, hard, error, assumed)],
+    )
+
+
+@dataclass
+class Demand:
+    """What a reward asks for in one outer step, found by letting it ask: a `RewardContext` that trains nothing."""
+
+    questions: int = 0
+    """M."""
+    students: int = 0
+    student_attempts: int = 0
+    """Attempts of trained students at Q_R."""
+    solve_attempts: int = 0
+    """Attempts of the base model at practice questions."""
+    outcomes: int = 0
+    """Attempts that one mean reward is the mean of: M G r."""
+    baseline_samples: set[int] = field(default_factory=set[int])
+    """Attempts per hard train problem of each baseline; 0 is one greedy attempt."""
+
+    def draw_hard(self, count: int) -> Sequence[Problem]:
+        self.questions = count
+        return [Problem(f"hard problem {i}", "") for i in range(count)]
+
+    def practise(
+        self, datasets_G: Sequence[Sequence[Problem]], repeats: int, questions: Sequence[Problem], samples: int
+    ) -> list[list[Student]]:
+        self.questions = len(questions)
+        self.students += len(datasets_G) * repeats
+        self.student_attempts += len(datasets_G) * repeats * len(questions) * max(samples, 1)
+        self.outcomes = self.student_attempts
+        self.baseline_samples.add(samples)
+        return [[Student(None, 0.0, 0.0) for _ in range(repeats)] for _ in datasets_G]
+
+    def solve_rates(self, problems: Sequence[Problem], samples: int) -> list[float]:
+        self.solve_attempts += len(problems) * samples
+        return [0.0 for _ in problems]
+
+
+def _ask_reward(loaded: LoadedSpec) -> Demand:
+    spec, demand = loaded.spec, Demand()
+    datasets_G = [
+        [Problem(f"question {k}.{i}", "") for i in range(spec.teacher.dataset_size)]
+        for k in range(spec.datasets_per_step)
+    ]
+    try:
+        loaded.reward.score(datasets_G, demand)
+    except SoarError:
+        raise
+    except Exception as error:  # the boundary around a plug-in
+        raise PluginError(
+            f'the reward "{spec.reward.plugin}" cannot be planned: {type(error).__name__}: {error}',
+            at=loaded.at("reward.plugin"),
+        ) from error
+    return demand
+
+
+def _candidates(loaded: LoadedSpec) -> tuple[int | None, str | None]:
+    try:
+        return len(loaded.domain.load()), None
+    except DataError as error:
+        return None, f"the domain's problems cannot be counted: {error.message}"
+
+
+def _hard(spec: Spec, candidates: int | None) -> int | None:
+    """Hard problems: as many as an earlier filter found, or at most all candidates."""
+    if spec.filter.reuse is None:
+        return candidates
+    try:
+        made = json.loads(manifest_path(Path(spec.filter.reuse)).read_bytes())
+        return int(made["train"]["count"]) + int(made["test"]["count"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return candidates
+
+
+def _most_promotions(spec: Spec, steps: int) -> int:
+    """Promotions after `steps` outer steps if they come as early as they can."""
+    m = spec.promotion.window
+    return steps // m if spec.promotion.reset_window else max(0, steps - m + 1)
+
+
+def _updates(spec: Spec, demand: Demand, stages_T: Sequence[int]) -> Range:
+    steps = spec.outer.steps
+    least = demand.students * _inner_steps(spec, 0) * steps
+    return least, demand.students * sum(_inner_steps(spec, stage) for stage in stages_T[:steps])
+
+
+def _inner_steps(spec: Spec, promotions: int) -> int:
+    return inner_steps(spec.inner.steps, spec.inner.per_promotion, spec.inner.cap, promotions)
+
+
+def _counts(
+    spec: Spec, demand: Demand, candidates: int | None, hard: int | None, stages_T: Sequence[int]
+) -> list[Count]:
+    steps, inner = spec.outer.steps, spec.inner.max_new_tokens
+    batch = spec.inner.batch_size * spec.inner.group_size
+    updates = _updates(spec, demand, stages_T)
+    train = None if hard is None else round(hard * spec.split.train_fraction)
+    attempts = sum(max(samples, 1) for samples in demand.baseline_samples)
+    needed = spec.datasets_per_step * spec.teacher.dataset_size
+    bound = "" if spec.filter.reuse else "if every candidate is hard"
+    found = [
+        Count(
+            "filter", None, _filter(spec, candidates), spec.filter.max_new_tokens, "at most; ends at a first success"
+        ),
+        Count(
+            "teacher",
+            (needed, needed * spec.teacher.resample_cap),
+            (needed * steps, needed * spec.teacher.resample_cap * steps),
+            spec.teacher.max_new_tokens,
+            f"{needed:,} are kept; {ceil(needed / PASS_RATE):,} if {100 * PASS_RATE:.0f} % pass the format filter",
+        ),
+        Count(
+            "practice",
+            (
+                demand.students * _inner_steps(spec, 0) * batch,
+                demand.students * _inner_steps(spec, stages_T[steps - 1]) * batch,
+            ),
+            (updates[0] * batch, updates[1] * batch),
+            inner,
+            f"{demand.students} students; more after promotions",
+        ),
+        Count(
+            "reward",
+            (demand.student_attempts, demand.student_attempts),
+            (demand.student_attempts * steps, demand.student_attempts * steps),
+            inner,
+            f"each student on {demand.questions} hard problems",
+        ),
+        Count(
+            "solve rates",
+            (demand.solve_attempts, demand.solve_attempts),
+            (demand.solve_attempts * steps, demand.solve_attempts * steps),
+            inner,
+            "the base model on practice questions",
+        ),
+        Count(
+            "baseline",
+            None,
+            None if train is None else (0, train * attempts * (1 + stages_T[steps - 1])),
+            inner,
+            f"each baseline once on all hard train problems; {bound or 'hard problems are known'}",
+        ),
+        Count("held-out", None, _held_out(spec, hard, train, stages_T[-1]), inner, bound),
+    ]
+    return [count for count in found if count.total != (0, 0)]
+
+
+def _filter(spec: Spec, candidates: int | None) -> Range | None:
+    if spec.filter.reuse is not None:
+        return 0, 0
+    return None if candidates is None else (candidates, candidates * spec.filter.samples)
+
+
+def _held_out(spec: Spec, hard: int | None, train: int | None, promotions: int) -> Range | None:
+    if spec.evaluation is None:
+        return 0, 0
+    if hard is None or train is None:
+        return None
+    most = (hard - train) * spec.evaluation.samples
+    return 0, most * (2 if promotions else 1)
+
+
+def _adapter(spec: Spec, shape: ModelShape | None) -> int | None:
+    """Numbers of one adapter, for trainers that say in their options which ones they make."""
+    options = spec.trainer.options
+    rank, targets = options.get("rank"), options.get("targets")
+    if shape is None or not isinstance(rank, int) or not isinstance(targets, list | tuple):
+        return None
+    return shape.adapter_parameters(rank, [str(target) for target in targets])
+
+
+def _memory(spec: Spec, demand: Demand, shape: ModelShape | None, adapter: int | None) -> list[Memory]:
+    options: dict[str, Any] = spec.trainer.options
+    dtype = options.get("dtype")
+    width = options.get("width")
+    at_once = min(width, demand.students) if isinstance(width, int) else demand.students
+    frozen = 4 if dtype == "float32" else 2
+    learning = 16  # fp32: the number, its gradient and AdamW's two moments
+
+    def adapters(count: int, each: int) -> int | None:
+        return None if adapter is None else count * each * adapter
+
+    roles = [
+        Memory(
+            "all roles",
+            f"one frozen base model, {'fp32' if frozen == 4 else '16 bit; twice that in fp32'}",
+            shape.parameters * frozen if shape else None,
+        ),
+        Memory("teacher", "1 adapter with gradient and AdamW moments, fp32", adapters(1, learning)),
+    ]
+    if not demand.students:
+        return roles
+    return [
+        *roles,
+        Memory("students", f"{at_once} at a time, the same", adapters(at_once, learning)),
+        Memory("baseline", "1 adapter, fp32", adapters(1, 4)),
+        Memory(
+            "finished students", f"{demand.students} adapters until the step ends, fp32", adapters(demand.students, 4)
+        ),
+    ]
+
+
+def _standard_error(spec: Spec, demand: Demand, accuracy: float) -> float | None:
+    """Of the mean over the window, were students no better than their baseline and all answers independent.
+
+    The baseline's own answers are part of every reward of a step: hence 1 + 1/(G r).
+    """
+    if not demand.outcomes:
+        return None
+    of_baseline = demand.outcomes / demand.students
+    return sqrt(accuracy * (1 - accuracy) / of_baseline * (1 + 1 / demand.students) / spec.promotion.window)
+
+
+def _warnings(spec: Spec, demand: Demand, hard: int | None, error: float | None, accuracy: float) -> list[str]:
+    said: list[str] = []
+    tau, m = spec.promotion.tau, spec.promotion.window
+    if error is None:
+        said.append("this reward trains no students, so nothing is ever promoted and there are no promotion questions")
+    elif tau < 3 * error:
+        enough = demand.questions * (3 * error / tau) ** 2 if tau > 0 else None
+        remedy = f"{ceil(enough):,} hard problems per step, or tau {3 * error:.2g}, would do" if enough else "raise tau"
+        said.append(
+            f"tau {tau:g} is below 3 standard errors of the mean over {m} steps ({3 * error:.2g}, if the baseline "
+            f"solves {100 * accuracy:.2g} % of hard problems): some promotions may be luck; {remedy}"
+        )
+    if demand.outcomes and tau * m < Fraction(1, demand.outcomes):
+        said.append(f"tau {tau:g} is so low that one solved problem in {m} steps is a promotion")
+    train = None if hard is None else round(hard * spec.split.train_fraction)
+    if train is not None and demand.questions > train:
+        said.append(f"the reward asks for {demand.questions} hard train problems; there are {train} at most")
+    if spec.evaluation is not None and max(spec.evaluation.k) > spec.evaluation.samples:
+        said.append(f"pass@{max(spec.evaluation.k)} cannot be estimated from {spec.evaluation.samples} attempts")
+    return said
