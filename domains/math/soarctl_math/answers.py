@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from soarctl_math.expressions import Node, literal, number, parse_expression, signs, with_sign
-from soarctl_math.tokens import COMMAND, NUMBER, SIGN, WORDS, Token, Unreadable, tokenize
+from soarctl_math.tokens import COMMAND, NUMBER, SIGN, WORDS, Token, Unreadable, named, tokenize
 
 MAX_ITEMS = 64
 
@@ -73,6 +73,7 @@ class Clock:
     hour: int
     minute: int
     half: str
+    second: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +95,23 @@ _RELATIONS = frozenset({"=", "<", ">", "<=", ">=", "!="})
 _OPEN = frozenset({"(", "[", "{", r"\{"})
 _CLOSE = frozenset({")", "]", "}", r"\}"})
 _SETS = {"cup": "cup", "cap": "cap", "setminus": "setminus"}
-_NUMBER_WORDS = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-        " seventeen eighteen nineteen twenty".split()
-    )
-}
+_COUNTING = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
+_NUMBER_WORDS = {word: value for value, word in enumerate(_COUNTING)}
 _LEADING = re.compile(
     r"(?:the )?(?:final |correct |required )?(?:answer|result|value|solution|option|choice)s?(?: is| are| equals)?"
-    r"|(?:the )?(?:point|interval|set|number|pair|ordered pair)s?|so|thus|hence|therefore|if|exactly|about|approximately|is"
+    r"|(?:the )?(?:point|interval|set|number|pair|ordered pair)s?"
+    r"|so|thus|hence|therefore|if|exactly|about|approximately|is"
 )
-_NOT_UNITS = frozenset(
+_NOT_UNITS = named(
     "or and not if then else maybe is isn wrong incorrect but wait no none unless except import return lambda exec"
-    " eval because since for while factorial modulo mod base corrected".split()
+    " eval because since for while factorial modulo mod base corrected"
 )
-_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?:\s*(?:\\text|\\mathrm)?\s*\{?\s*([apAP])\.?\s?[mM]\b\.?\s*\}?)?")
+_CLOCK = re.compile(
+    r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?(?:\s*(?:\\(?:text|mathrm|mbox))?\s*\{?\s*([apAP])\.?\s?[mM]\b\.?\s*\}?)?"
+)
 _BASED = re.compile(r"\(?([0-9]+|[0-9A-F]+|\\text\{[0-9A-F]+\})\)?_\{?(?:\\text\s?\{)?\s*(\d{1,2}|[a-z]+)\s*\}?\}?")
 _CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*\)?[.:]?(?:\s*(\S.*))?", re.DOTALL)
 _MARKED_CHOICE = re.compile(r"\(\s*([A-Za-z])\s*\)|([A-Z])[.:)]")
@@ -135,14 +137,16 @@ def read(text: str, *, thousands: bool = True) -> Answer:
 
 
 def _special(text: str) -> Answer | None:
-    if (clock := _CLOCK.fullmatch(text)) and (clock[3] or int(clock[1]) <= 24 and int(clock[2]) < 60):
-        if clock[3] or clock[2].startswith("0") and len(clock[2]) == 2:
-            return Clock(int(clock[1]), int(clock[2]), (clock[3] or "").lower())
-    if "_" in text and (based := _BASED.fullmatch(text)):
+    if clock := _CLOCK.fullmatch(text):
+        hour, minute = int(clock[1]), int(clock[2])
+        # Without a.m. or p.m. it is a time only if it cannot well be a ratio.
+        if clock[4] or (hour <= 24 and minute < 60 and (clock[3] or clock[2].startswith("0"))):
+            return Clock(hour, minute, (clock[4] or "").lower(), int(clock[3] or 0))
+    if "_" in text and (based := _BASED.fullmatch(text.lstrip("-").strip())):
         base = int(based[2]) if based[2].isdigit() else _BASE_WORDS.get(based[2], 0)
-        digits = _TEXT.sub(r"\1", based[1])
+        digits, sign = _TEXT.sub(r"\1", based[1]), "-" if text.startswith("-") else ""
         if 2 <= base <= 36 and len(digits) < 600 and not (len(digits) == 1 and digits.isalpha()):
-            return Based(digits.lstrip("0") or "0", base)
+            return Based(sign + (digits.lstrip("0") or "0"), base)
     if "\\begin" in text and (matrix := _MATRIX.fullmatch(text)):
         return _matrix(matrix[1], matrix[2])
     return _choice(text)
@@ -329,8 +333,6 @@ def _relation(tokens: list[Token]) -> Answer | None:
     if not operators:
         return None
     if len(operators) == 1 and operators[0] in ("=", "approx") and not sides[0]:
-        if operators[0] == "approx":
-            raise Unreadable("only an approximation")
         return _single(sides[1])
     if not all(sides):
         raise Unreadable("a relation without one of its sides")
@@ -395,7 +397,8 @@ _UNITS = {
 def unit_name(words: str) -> str:
     """One name for the spellings of a unit: "square inches" and "in^2" are the same."""
     names: list[str] = []
-    for word in re.findall(r"[a-z]+|\^\d|/|%", words.lower()):
+    found: list[str] = re.findall(r"[a-z]+|\^\d|/|%", words.lower())
+    for word in found:
         stem = word[:-1] if len(word) > 2 and word.endswith("s") else word
         names.append("/" if stem == "per" else _UNITS.get(stem, stem))
     name = "".join(names)

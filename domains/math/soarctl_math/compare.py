@@ -39,8 +39,8 @@ class Comparison:
         gold, answer = _unwrapped(gold), _unwrapped(answer)
         for one, other in ((gold, answer), (answer, gold)):
             match one, other:
-                case Value(), Value():
-                    return self.quantities(one, other)
+                case Value() as value, Value() as other_value:
+                    return self.quantities(value, other_value)
                 case Choice(letter), Choice(other_letter):
                     return letter == other_letter
                 case Choice(_, rest), _ if rest is not None:
@@ -48,11 +48,13 @@ class Comparison:
                 case Words(words), Words(other_words):
                     return words == other_words
                 case Based(digits, base), Based(other_digits, other_base):
-                    return _based(digits, base) == _based(other_digits, other_base)
-                case Based(digits), Value(node):
+                    return base == other_base and digits == other_digits
+                case Based(digits), Value(node, "") if one is gold:  # the question has named the base
                     return node.head == "number" and str(node.value) == digits
-                case Clock(), Clock():
-                    return _clock(one, other)
+                case Clock() as clock, Clock() as other_clock:
+                    return _clock(clock, other_clock)
+                case Clock(hour, minute), Ratio(items) if len(items) == 2:
+                    return [item.node for item in items] == [number(hour), number(minute)]
                 case Matrix(rows), Matrix(other_rows):
                     if [len(row) for row in rows] != [len(row) for row in other_rows]:
                         return False
@@ -64,12 +66,12 @@ class Comparison:
                     return self.values(over(items[0].node, items[1].node), node)
                 case Named(name), Named(other_name):
                     return name == other_name
-                case Relation(), Relation():
-                    return self.relations(one, other)
-                case Relation(), _:
-                    return self.relation_and_other(one, other)
-                case Group(), Group():
-                    return self.groups(one, other)
+                case Relation() as relation, Relation() as other_relation:
+                    return self.relations(relation, other_relation)
+                case Relation() as relation, _:
+                    return self.relation_and_other(relation, other)
+                case Group() as group, Group() as other_group:
+                    return self.groups(group, other_group)
                 case (
                     (Group("pair") | Combination() | Condition() | Named()),
                     (Group() | Combination() | Condition() | Named()),
@@ -118,15 +120,15 @@ class Comparison:
 
     def groups(self, gold: Group, answer: Group) -> bool | None:
         if gold.kind != "pair" and answer.kind != "pair":
-            assigned = [self.assignments(group) for group in (gold, answer)]
-            if assigned[0] is not None and assigned[1] is not None:
-                return self.in_any_order(*assigned)
-            if assigned[0] is not None or assigned[1] is not None:
+            named, other_named = self.assignments(gold), self.assignments(answer)
+            if named is not None and other_named is not None:
+                return self.in_any_order(named, other_named)
+            if named is not None or other_named is not None:
                 return self.in_any_order(_bare(gold), _bare(answer))
             verdict = self.in_any_order(gold.items, answer.items)
             return same_set(gold, answer) or False if verdict is False and _of_relations(gold, answer) else verdict
         if gold.kind == answer.kind:
-            if len(gold.items) <= 2 and gold.brackets != answer.brackets:
+            if gold.brackets != answer.brackets:
                 return False
             return self.in_order(gold.items, answer.items)
         pair, other = (gold, answer) if gold.kind == "pair" else (answer, gold)
@@ -158,10 +160,11 @@ class Comparison:
 
     def quantities(self, gold: Value, answer: Value) -> bool | None:
         if gold.unit and answer.unit and gold.unit != answer.unit:
-            if {gold.unit, answer.unit} & {"%"} or not {gold.unit, answer.unit} & {"deg"}:
-                return False
             return False
         verdict = self.values(gold.node, answer.node)
+        if verdict is False and (gold.unit == "deg") != (answer.unit == "deg"):
+            angle, plain = (gold, answer) if gold.unit == "deg" else (answer, gold)
+            return not symbols(plain.node) and self.values(Node("degrees", (angle.node,)), plain.node)
         if verdict is False and (gold.unit == "%") != (answer.unit == "%"):
             percent, plain = (gold, answer) if gold.unit == "%" else (answer, gold)
             return self.values(over(percent.node, number(100)), plain.node)
@@ -212,7 +215,7 @@ class Comparison:
         elif any(not _closed(value) for value in values):
             return None
         for value, claimed in zip(values[1:], exactly[1:], strict=True):
-            if claimed and self.answers(values[0], value) is not True:
+            if (self.answers(values[0], value) is not True) if claimed else not _near(values[0], value):
                 return None
         return name, values[0]
 
@@ -246,17 +249,10 @@ def _of_relations(*groups: Group) -> bool:
     return any(isinstance(item, (Relation, Combination)) for group in groups for item in group.items)
 
 
-def _based(digits: str, base: int) -> int | str:
-    try:
-        return int(digits, base)
-    except ValueError:
-        return f"{digits}_{base}"
-
-
 def _clock(one: Clock, other: Clock) -> bool:
     if one.half and other.half and one.half != other.half:
         return False
-    return (one.hour % 12, one.minute) == (other.hour % 12, other.minute)
+    return (one.hour % 12, one.minute, one.second) == (other.hour % 12, other.minute, other.second)
 
 
 def _whole(node: Node) -> bool:
@@ -312,6 +308,17 @@ def _is_name(node: Node) -> bool:
     return False
 
 
+def _near(one: Answer, other: Answer) -> bool:
+    """Whether the second value is an approximation of the first."""
+    if not isinstance(one, Value) or not isinstance(other, Value):
+        return False
+    try:
+        exactly, roughly = numeric.value(one.node), numeric.value(other.node)
+    except (Beyond, Undefined):
+        return False
+    return abs(exactly - roughly) <= abs(exactly) / 20
+
+
 def _symbols(answer: Answer) -> frozenset[str]:
     match answer:
         case Value(node):
@@ -346,7 +353,7 @@ def _proportional(gold: Relation, answer: Relation) -> bool | None:
         return None
     except Undefined:
         return False
-    if one.keys() != other.keys() or not one:
+    if one.keys() != other.keys() or not one or not any(one):
         return False
     factors = {one[monomial] / other[monomial] for monomial in one}
     return len(factors) == 1 and (gold.operators[0] in ("=", "!=") or factors.pop() > 0)
@@ -364,7 +371,7 @@ def _difference(relation: Relation) -> Polynomial:
 
 def _as_node(answer: Answer) -> Node:
     match answer:
-        case Value(node):
+        case Value(node, ""):
             return node
         case Choice(letter, None):
             return Node("symbol", name=letter)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from soarctl_math.tokens import COMMAND, FUNCTIONS, LETTER, NUMBER, SIGN, WORDS, Token, Unreadable
+from soarctl_math.tokens import COMMAND, FUNCTIONS, LETTER, NUMBER, SIGN, WORDS, Token, Unreadable, Unsupported, named
 
 MAX_DEPTH = 30
 MAX_EXPONENT = 4000
@@ -33,6 +33,10 @@ def times(*factors: Node) -> Node:
     return factors[0] if len(factors) == 1 else Node("times", factors)
 
 
+def _appended(product: Node, factor: Node) -> Node:
+    return times(*product.below, factor) if product.head == "times" else times(product, factor)
+
+
 def over(top: Node, bottom: Node) -> Node:
     return Node("over", (top, bottom))
 
@@ -49,12 +53,12 @@ def function(name: str, *arguments: Node) -> Node:
     return Node("function", arguments, name)
 
 
-_GREEK = frozenset(
+_GREEK = named(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau"
-    " upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar odot".split()
+    " upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar odot"
 )
 _PREFIXES = frozenset({"angle", "triangle", "measuredangle", "overline", "vec", "bar", "hat", "tilde", "widehat"})
-_TRIGONOMETRIC = frozenset("sin cos tan cot sec csc".split())
+_TRIGONOMETRIC = named("sin cos tan cot sec csc")
 _CLOSERS = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "|": "|", "lfloor": "rfloor", "lceil": "rceil"}
 APPLIED = frozenset("fghFGPQ")
 """Letters that are functions where a parenthesis follows them."""
@@ -121,11 +125,11 @@ class _Reader:
                     return result
                 self.take()
                 factor = self.unary()
-                result = over(result, factor) if token.text == "/" else times(result, factor)
+                result = over(result, factor) if token.text == "/" else _appended(result, factor)
             elif token.kind == SIGN and token.text == ":":
                 raise Unreadable("a ratio inside an expression")
             elif self._starts_factor(token, argument):
-                result = times(result, self.factor())
+                result = _appended(result, self.factor())
             else:
                 break
         return result
@@ -162,7 +166,7 @@ class _Reader:
             if token.text == "!":
                 self.take()
                 if self.is_sign("!"):
-                    raise Unreadable("a double factorial")
+                    raise Unsupported("a double factorial")
                 node = function("factorial", node)
             elif token.text == "^":
                 self.take()
@@ -196,10 +200,7 @@ class _Reader:
         minus = False
         while self.is_sign("-", "+"):
             minus ^= self.take().text == "-"
-        if self.is_sign("{"):
-            exponent = self.group("{")
-        else:
-            exponent = self.atom()
+        exponent = self.group("{") if self.is_sign("{") else self.atom()
         if self.is_sign("^"):  # right to left: 9^9^9 is 9^(9^9)
             self.take()
             exponent = self.raised(exponent)
@@ -354,7 +355,7 @@ class _Reader:
             return Node("symbol", name=f"{name} {spelled(inner)}")
         if name in ("displaystyle", "it", "rm", "bf"):
             return self.atom()
-        raise Unreadable(f"\\{name} is not understood")
+        raise Unsupported(f"\\{name} is not understood")
 
     def root(self) -> Node:
         degree = None
@@ -444,7 +445,12 @@ def parse_expression(tokens: Sequence[Token]) -> Node:
     """
     reader = _Reader(tokens)
     node = reader.sum()
+    if reader.is_command("choose"):
+        reader.take()
+        node = function("binom", node, reader.sum())
     if (left := reader.peek()) is not None:
+        if left.kind == COMMAND:
+            raise Unsupported(f"\\{left.text} is left over")
         raise Unreadable(f'"{left.text}" is left over')
     return node
 

@@ -10,7 +10,7 @@ _BETWEEN = re.compile(
 )
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _CALLED = re.compile(
-    r"(?:final answer|answer|solution)\**\s*(?:\((?:choice|option)\))?\s*(?:is|are|:|=|to the [a-z ]{1,40}is)\**\s*:?\s*",
+    r"(?:answer|solution)\**\s*(?:is|are|:|=|to the [a-z ]{1,40}is)\**\s*:?\s*",
     re.IGNORECASE,
 )
 _SPAN = re.compile(
@@ -19,13 +19,14 @@ _SPAN = re.compile(
 )
 _VERB = re.compile(r"\s(?:is|are|equals|be)\s")
 _SENTENCE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}\s+\S+\s+[A-Za-z]{2,}")
+_DELIMITER = re.compile(r"(?<!\\)(?:\$|\\[(\[])")
 _EQUALS = re.compile(r"(?<![<>!\\])=")
 _NUMBER = re.compile(r"(?<![\w.])[-−]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 _THOUGHT = "</think>"
 
 
 def boxed(text: str) -> str | None:
-    """What the last box holds; several boxes side by side make a list. None where the last one is missing or unclosed."""
+    """What the last box holds; boxes side by side make a list. None where the last one is missing or not closed."""
     if "\\boxed" not in text and "\\fbox" not in text and "\\framebox" not in text:
         return None
     last = max(text.rfind("\\boxed"), text.rfind("\\fbox"), text.rfind("\\framebox"))
@@ -75,10 +76,8 @@ def final_answer(text: str) -> str | None:
         tagged = _TAGGED.findall(text)
         if tagged:
             return tagged[-1].strip()
-    called = None
-    for called in _CALLED.finditer(text):
-        pass
-    if called is not None and (found := _stated(text[called.end() : called.end() + 2000])):
+    ends = [called.end() for called in _CALLED.finditer(text)]
+    if ends and (found := _stated(text[ends[-1] : ends[-1] + 2000])):
         return found
     return _last(text)
 
@@ -100,7 +99,7 @@ def _whole(span: re.Match[str] | None) -> str:
 
 def _is_bare(text: str) -> bool:
     """Whether a short text is an answer itself, not a sentence around one."""
-    return len(text) < 120 and "$" not in text and "\\(" not in text and not _SENTENCE.search(text)
+    return len(text) < 120 and not _DELIMITER.search(text) and not _SENTENCE.search(text)
 
 
 def _last(text: str) -> str | None:

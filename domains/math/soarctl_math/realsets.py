@@ -39,6 +39,8 @@ def same_set(one: Answer, other: Answer) -> bool | None:
         a, b = real_set(one), real_set(other)
         if a is None or b is None:
             return None
+        if _closed_at_infinity(a) or _closed_at_infinity(b):
+            return False  # [-\\infty, 3) is no interval
         cuts = _cuts([*_ends(a), *_ends(b)])
         return all(_holds(a, cuts, cell) == _holds(b, cuts, cell) for cell in range(2 * len(cuts) + 1))
     except (Beyond, Undefined, ValueError, TypeError):
@@ -94,6 +96,12 @@ def real_set(answer: Answer) -> RealSet | None:
             return _solved(sides, operators)
         case _:
             return None
+
+
+def _closed_at_infinity(part: RealSet) -> bool:
+    if isinstance(part, Operation):
+        return any(_closed_at_infinity(child) for child in part.parts)
+    return (part.low_closed and part.low == -INFINITY) or (part.high_closed and part.high == INFINITY)
 
 
 def _point(value: Any) -> Interval:

@@ -16,13 +16,16 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 START_LIMIT = 60.0
 """Seconds that the imports of a worker may take on a machine that is busy."""
+
+
+Request = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class _Worker:
         assert self.process.stdout is not None
         return self.process.stdout.fileno()
 
-    def send(self, job: int, request: dict[str, str], limit: float) -> None:
+    def send(self, job: int, request: Request, limit: float) -> None:
         assert self.process.stdin is not None
         self.job = job
         self.deadline = time.monotonic() + limit
@@ -101,16 +104,18 @@ class Workers:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._workers: list[_Worker] = []
+        self._abandoned: list[_Worker] = []
         atexit.register(self.close)
 
-    def ask(self, requests: Sequence[dict[str, str]], mend: Callable[[], None] | None = None) -> list[Reply]:
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """One reply for each request: {"gold": ...} asks whether it can be read, with "answer" whether they are equal.
 
         Whatever a request does to its worker, the others get their replies.
         """
+        if self._owner != os.getpid():  # a fork: these are our parent's workers, and perhaps its lock
+            self._lock, self._owner = threading.Lock(), os.getpid()
+            self._abandoned, self._workers = self._workers, []
         with self._lock:
-            if self._owner != os.getpid():  # a fork: these are our parent's workers
-                self._workers, self._owner = [], os.getpid()
             return self._serve(requests) if requests else []
 
     def close(self) -> None:
@@ -120,11 +125,11 @@ class Workers:
             for worker in workers:
                 worker.kill()
 
-    def _serve(self, requests: Sequence[dict[str, str]]) -> list[Reply]:
+    def _serve(self, requests: Sequence[Request]) -> list[Reply]:
         replies: list[Reply | None] = [None] * len(requests)
         waiting = deque(range(len(requests)))
         dead_starts = 0
-        while any(reply is None for reply in replies[:1]) or waiting or any(w.job >= 0 for w in self._workers):
+        while any(reply is None for reply in replies):
             while len(self._workers) < min(self.count, len(requests)):
                 self._workers.append(_Worker(self.memory, self.limit))
             for worker in self._workers:
@@ -147,8 +152,6 @@ class Workers:
                     dead_starts += 1
                     if dead_starts > 2:
                         return [reply or Reply(False, "crash") for reply in replies]
-            if not waiting and all(reply is not None for reply in replies):
-                break
         return [reply or Reply(False, "crash") for reply in replies]
 
     def _events(self) -> list[tuple[_Worker, "Reply | str"]]:

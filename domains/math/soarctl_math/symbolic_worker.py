@@ -27,7 +27,7 @@ def main(memory: int, limit: float) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    import math_verify
+    import math_verify  # pyright: ignore[reportMissingImports]
 
     _reply(replies, {"ready": True})
     for line in sys.stdin:

@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from soarctl_math.tokens import named
+
 _UNICODE = str.maketrans(
     {
         "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*", "•": "*", "∗": "*",
@@ -33,16 +35,17 @@ _RENAMED = {
     "ne": "!=", "neq": "!=", "lbrace": r"\{", "rbrace": r"\}", "langle": "(", "rangle": ")", "lparen": "(",
     "rparen": ")", "lbrack": "[", "rbrack": "]", "cdot": "*", "times": "*", "ast": "*", "div": "/", "colon": ":",
     "vert": "|", "lvert": "|", "rvert": "|", "mid": "|", "land": r"\text{ and }", "lor": r"\text{ or }",
-    "wedge": r"\text{ and }", "vee": r"\text{ or }", "textdollar": r"\$", "degree": r"^\circ ", "varnothing": r"\emptyset ",
-    "smallsetminus": r"\setminus ", "backslash": r"\setminus ", "exp": r"\exp ", "simeq": r"\approx ", "cong": r"\approx ",
-    "arccos": r"\arccos ", "tg": r"\tan ", "ctg": r"\cot ", "infin": r"\infty ", "lgroup": "(", "rgroup": ")",
+    "wedge": r"\text{ and }", "vee": r"\text{ or }", "textdollar": r"\$", "degree": r"^\circ ",
+    "varnothing": r"\emptyset ", "smallsetminus": r"\setminus ", "backslash": r"\setminus ", "simeq": r"\approx ",
+    "cong": r"\approx ", "tg": r"\tan ", "ctg": r"\cot ", "infin": r"\infty ", "lgroup": "(", "rgroup": ")",
 }  # fmt: skip
-_DROPPED = frozenset(
+_DROPPED = named(
     "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr bigm displaystyle textstyle scriptstyle"
-    " limits nolimits quad qquad thinspace enspace space hfill noindent mathstrut negthinspace".split()
+    " limits nolimits quad qquad thinspace enspace space hfill noindent mathstrut negthinspace"
 )
 _COMMAND = re.compile(r"\\\\|\\([A-Za-z]+)[ ]*|\\([,;:!> ()\[\]])|\\\$|\$|~")
-_HSPACE = re.compile(r"\\[hv]space\*?\s*\{[^{}]*\}|\\(?:phantom|label|tag)\s*\{[^{}]*\}")
+_HSPACE = re.compile(r"\\[hv]space\*?\s*\{[^{}]*\}|\\(?:phantom|label|tag)\s*(?:\{[^{}]*\}|-(?=\d))")
+_REMARK = re.compile(r"(?:\\text\s*\{)?\s*\((?:about|approx)[^()]*\)\s*\}?\s*$")
 _OPERATOR = re.compile(r"\\operatorname\*?\s*\{([A-Za-z]+)\}")
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)(?![A-Za-z])\s*")
 _GAPS = re.compile(r"(?<![A-Za-z0-9.])\s+|\s+(?![A-Za-z0-9.])")
@@ -75,6 +78,8 @@ def tidy(text: str) -> str:
     """The text without dollar signs, spacing and sizing commands, and with one name for each symbol."""
     if not text.isascii():
         text = _ascii(text)
+    if "{,}" in text or "{-}" in text:
+        text = _GROUPED.sub("", text).replace("{-}", "-")
     if "\\" in text or "$" in text or "~" in text:
         if "\\begin" not in text and "\\\\" in text:
             text = text.replace("\\\\", "\\")  # escaped once too often
@@ -84,8 +89,9 @@ def tidy(text: str) -> str:
         if "operatorname" in text:
             text = _OPERATOR.sub(r"\\\1 ", text)
         text = _COMMAND.sub(_command, text)
-    text = text.strip().rstrip(".,;:").strip()
-    return text if text else ""
+    if "(about" in text or "(approx" in text:
+        text = _REMARK.sub("", text)
+    return text.strip().rstrip(".,;:").strip()
 
 
 def compact(tidied: str) -> str:

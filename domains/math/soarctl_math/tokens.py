@@ -12,24 +12,38 @@ class Token:
     text: str
 
 
+def named(names: str) -> frozenset[str]:
+    """A set of names out of a text that lists them."""
+    return frozenset(names.split())
+
+
 class Unreadable(ValueError):
     """The text is not an answer that we understand. Its message is shown to people."""
 
 
-FUNCTIONS = frozenset(
+class Unsupported(Unreadable):
+    """The text is well formed, as far as we can see, but has a notation that we leave to Math-Verify."""
+
+
+FUNCTIONS = named(
     "sqrt sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp gcd lcm min max abs floor ceil"
-    " binom frac".split()
+    " binom frac"
 )
-_SPELLED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "oo": "infty", "inf": "infty", "infinity": "infty"}
-_SPELLED |= {name: name for name in FUNCTIONS} | {"pi": "pi", "theta": "theta", "alpha": "alpha", "beta": "beta"}
+_OTHER_NAMES = {
+    "asin": "arcsin",
+    "acos": "arccos",
+    "atan": "arctan",
+    "oo": "infty",
+    "inf": "infty",
+    "infinity": "infty",
+}
+_SPELLED = _OTHER_NAMES | {name: name for name in (*FUNCTIONS, "pi", "theta", "alpha", "beta")}
 _JOINERS = frozenset({"or", "and"})
-_SHORT_WORDS = frozenset(
+_SHORT_WORDS = named(
     "cm mm km ft kg mg mi lb oz mph kph hr hrs min sec yd yds sq pm am in of is no yes the not if so rad deg"
-    " inch day days cow dog per all odd any one two six ten none mod".split()
+    " inch day days cow dog per all odd any one two six ten none mod"
 )
-_TEXT_COMMANDS = frozenset(
-    "text mbox textbf textit textrm textnormal mathrm mathbf mathit mathsf rm bf hbox textsf emph".split()
-)
+_TEXT_COMMANDS = named("text mbox textbf textit textrm textnormal mathrm mathbf mathit mathsf rm bf hbox textsf emph")
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<number>(?:\d+\.(?=\s*\\(?:overline|bar|dot))|\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+(?![A-Za-z0-9.]))?)
