@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Protocol
 
 from soarctl.api import (
+    DataError,
     Domain,
     Engine,
     Fleet,
@@ -230,6 +231,12 @@ class Practice:
     """Q_R, once a reward drew it."""
 
     def draw_hard(self, count: int) -> Sequence[Problem]:
+        if count > len(self.train):
+            raise DataError(
+                f"a reward asks for {count} hard problems to learn from; there are {len(self.train)}",
+                at="reward.questions",
+                hint="ask for fewer, or give the filter more candidates",
+            )
         # Without replacement, by run and step only: the same for every dataset, repeat and the baseline (row 18).
         self.asked = [self.train[i] for i in self.stream.child("q_r").choose(len(self.train), count)]
         return self.asked

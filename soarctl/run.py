@@ -17,7 +17,8 @@ from soarctl import __version__, checkpoints
 from soarctl.api import Domain, Engine, Problem, Prompt, Reward, Sampling, Stream
 from soarctl.errors import DataError, RunError
 from soarctl.events import Tell
-from soarctl.fail_at_k import fail_at_k, halve, manifest, reuse
+from soarctl.fail_at_k import fail_at_k, halve
+from soarctl.filter_results import manifest, reuse
 from soarctl.grading import grade
 from soarctl.ledger import FILE, Filtered, Ledger, mean_measures
 from soarctl.practice import Baseline, Practice

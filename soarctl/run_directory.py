@@ -27,14 +27,14 @@ def lock(directory: Path) -> Generator[None, None, None]:
     """
     holder = directory / "lock.holder"
     file_lock = FileLock(directory / "lock")
-    try:
-        with checkpoints.disk_errors(directory):
+    with checkpoints.disk_errors(directory):
+        try:
             file_lock.acquire(timeout=0)
-    except Timeout:
-        named = holder.read_text() if holder.exists() else "another process"
-        raise RunError(
-            f"in use by {named}", at=str(directory), hint="wait for it, or give `--out` another name"
-        ) from None
+        except Timeout:
+            named = holder.read_text() if holder.exists() else "another process"
+            raise RunError(
+                f"in use by {named}", at=str(directory), hint="wait for it, or give `--out` another name"
+            ) from None
     try:
         with checkpoints.disk_errors(directory):
             holder.write_text(f"pid {os.getpid()} on {socket.gethostname()}")

@@ -55,10 +55,7 @@ class Script(Fleet):
         [prompt] = prompts
         start, self.drawn = self.drawn, self.drawn + prompt.samples
         return [
-            [
-                Completion(self.texts[i % len(self.texts)], (), (i,), (0.0,), "eos")
-                for i in range(start, self.drawn)
-            ]
+            [Completion(self.texts[i % len(self.texts)], (), (i,), (0.0,), "eos") for i in range(start, self.drawn)]
         ]
 
     def reinforce(self, samples_S: Sequence[Sequence[GradedSample]]) -> list[StepStats]:

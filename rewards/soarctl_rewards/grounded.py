@@ -9,7 +9,10 @@ from soarctl.api import Problem, Reward, RewardContext, Scores
 
 
 class Grounded(Reward):
-    """The mean gain of `repeats` students on hard problems: R_k = mean_j (Acc(student_kj, Q_R) - Acc(baseline, Q_R))."""
+    """The mean gain on hard problems of the students of a dataset.
+
+        R_k = mean_j (Acc(student_kj, Q_R) - Acc(baseline, Q_R))
+    """
 
     questions: PositiveInt = 64
     """M = |Q_R|: hard train problems drawn anew at every outer step (section 4.2)."""

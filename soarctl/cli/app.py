@@ -4,7 +4,9 @@ A command here is a signature, a help text and one import: its body lives in `so
 when the command runs, so that `soarctl --help` pays for typer alone. To add a command, copy one and its module.
 """
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +24,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the spec. May be given many times."),
 ]
+RunDirectory = Annotated[
+    Path | None,
+    typer.Argument(metavar="[RUN]", help="A run directory. Default: the newest in runs/.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -34,6 +40,15 @@ def main() -> None:
     except SoarError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads, `head` for one, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(wanted: bool) -> None:
@@ -83,3 +98,102 @@ def plugins(
     from soarctl.cli.plugins import plugins
 
     plugins(check=check, as_json=as_json)
+
+
+@app.command(epilog="Example: soarctl plan specs/quickstart.yaml --set outer.steps=40")
+def plan(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Count completions, tokens, updates and memory of a run before anything runs."""
+    from soarctl.cli.plan import plan
+
+    plan(spec, overrides or [], as_json=as_json)
+
+
+@app.command(epilog="Example: soarctl show runs/quickstart --json")
+def show(run: RunDirectory = None, as_json: AsJson = False) -> None:
+    """Show how a run went: a line per outer step, and what was measured at its end."""
+    from soarctl.cli.show import show
+
+    show(run, as_json=as_json)
+
+
+@app.command(epilog="Example: soarctl promote --inspect runs/quickstart --stage 1")
+def promote(
+    run: RunDirectory = None,
+    inspect: Annotated[bool, typer.Option("--inspect", help="Show why, whom and what with.")] = False,
+    export_student: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a promoted student as a PEFT adapter.", show_default=False),
+    ] = None,
+    stage: Annotated[
+        int | None,
+        typer.Option(min=1, help="Which promotion. Default: all to look at, the last to export.", show_default=False),
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Export a full model instead of an adapter.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at the promotions of a run, or take a promoted student out of it."""
+    from soarctl.cli.promote import promote
+
+    promote(run, inspect=inspect, out=export_student, stage=stage, merge=merge, as_json=as_json)
+
+
+@app.command(epilog="Example: soarctl export-pq runs/quickstart --out pq/questions.jsonl --dedup")
+def export_pq(
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Ends in .jsonl or .parquet; README.md goes beside it.", show_default=False),
+    ],
+    run: RunDirectory = None,
+    dedup: Annotated[bool, typer.Option("--dedup", help="Keep one of several equal questions.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Export the promotion questions as a dataset, each with where it came from."""
+    from soarctl.cli.export_pq import export_pq
+
+    export_pq(run, out, dedup=dedup, force=force, as_json=as_json)
+
+
+@app.command(epilog="Example: soarctl doctor --deep")
+def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="Import torch and every plug-in as well. Seconds.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """See whether this machine is ready, and what to type next. Exit code 1: something is wrong."""
+    from soarctl.cli.doctor import doctor
+
+    if not doctor(deep=deep, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: soarctl run specs/quickstart.yaml --set seed=1 --out runs/seed1")
+def run(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run directory. By default runs/NAME.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
+    from_step: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="With --resume: go back to the end of outer step N.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")] = False,
+) -> None:
+    """Run a spec: filter, outer steps, and the measurement on held-out problems."""
+    from soarctl.cli.run import run
+
+    run(spec, overrides or [], out, resume=resume, from_step=from_step, as_json=as_json)
+
+
+@app.command("filter", epilog="Example: soarctl filter specs/quickstart.yaml --out hard.jsonl")
+def filter_(
+    spec: SpecPath,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the results go, as JSON lines.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the problems that the base model never solves in k attempts. Goes on where an earlier call stopped."""
+    from soarctl.cli.filter import filter_problems
+
+    filter_problems(spec, overrides or [], out, as_json=as_json)

@@ -1,0 +1,51 @@
+"""`soarctl run`: a run with its progress on the screen, and what came of it in the last lines."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def run(
+    path: str, overrides: list[str], out: Path | None, *, resume: bool, from_step: int | None, as_json: bool
+) -> None:
+    """Runs a spec.
+
+    Raises:
+        SoarError: what stands in the way.
+    """
+    from soarctl.cli.run_view import JsonLines, LiveView, PlainLines
+    from soarctl.errors import SoarError
+    from soarctl.run import run as run_spec
+    from soarctl.spec_reader import load_spec
+
+    if from_step is not None and not resume:
+        raise SoarError("--from-step goes with --resume", at=f"--from-step {from_step}")
+    loaded = load_spec(path, overrides)
+    directory = out or Path("runs") / loaded.spec.name
+    view = JsonLines() if as_json else LiveView() if sys.stdout.isatty() else PlainLines()
+    try:
+        with view:
+            run_spec(loaded, directory, view.tell, resume=resume, from_step=from_step)
+    except KeyboardInterrupt:
+        again = " ".join(["soarctl run", path, *(f"--set {o}" for o in overrides), *([f"--out {out}"] if out else [])])
+        print(f"interrupted; nothing finished is lost. `{again} --resume` goes on.", file=sys.stderr)
+        sys.exit(130)
+    if not as_json:
+        _say_what_came_of_it(directory)
+
+
+def _say_what_came_of_it(directory: Path) -> None:
+    from soarctl.cli.show import print_held_out
+    from soarctl.held_out import held_out_table
+    from soarctl.ledger import Ledger
+
+    with Ledger.open(directory, read_only=True) as ledger:
+        arms = held_out_table(ledger)
+        stages: list[Any] = ledger.rows("SELECT step FROM baselines WHERE stage > 0 ORDER BY stage")
+    promotions = ", ".join(str(step) for (step,) in stages)
+    print()
+    print(f"promoted after outer step {promotions}" if stages else "no student was promoted")
+    if arms:
+        print_held_out(arms)
+    print()
+    print(f"soarctl promote --inspect {directory}    # the questions that made the difference")

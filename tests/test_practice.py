@@ -1,0 +1,184 @@
+"""The inner loop and its bookkeeping, in the toy world."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytest
+
+from soarctl.api import DataError, Optimizer, Policy, Problem, Sampling, Stream
+from soarctl.events import silent
+from soarctl.practice import Baseline, Practice, Practised, batches, inner_loop, solve_rates
+from soarctl.spec import Spec
+from soarctl.testing import ToyDomain, ToyEngine
+
+DOMAIN = ToyDomain()
+SPEC = Spec.model_validate(
+    {
+        "name": "toy",
+        "model": {"base": "toy"},
+        "domain": {"plugin": "toy"},
+        "inner": {"steps": 5, "batch_size": 4, "group_size": 16, "lr": 2.0},
+    }
+)
+HELPFUL = [Problem(f"{3 + i % 2} #{i}", str(3 + i % 2)) for i in range(6)]
+USELESS = [Problem(f"0 #{i}", "wrong") for i in range(6)]
+
+
+class Shelf:
+    """Keeps students in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[int, int, int], Practised] = {}
+
+    def recall(self, step: int, jobs: Sequence[tuple[int, int]], fingerprint: str) -> Any:
+        found = [self.kept.get((step, *job)) for job in jobs]
+        return [p.student for p in found if p] if all(found) else None
+
+    def keep(self, step: int, students: Sequence[Practised], fingerprint: str) -> None:
+        self.kept |= {(step, p.dataset, p.repeat): p for p in students}
+
+
+def practice(width: int = 4, shelf: Shelf | None = None) -> Practice:
+    engine = ToyEngine(width, (0.9, 0.9, 0.9, 0.3, 0.3))
+    train = list(DOMAIN.load())
+    return Practice(
+        SPEC, DOMAIN, engine, train, Baseline(engine.start(), 0), 1, Stream((0, "outer", 1)), shelf or Shelf(), silent
+    )
+
+
+def test_practising_what_one_half_knows_helps_on_hard_problems_and_useless_questions_do_not() -> None:
+    world = practice()
+    hard = world.draw_hard(20)
+    helped, idle = world.practise([HELPFUL, USELESS], 2, hard, 16)
+    assert all(student.gain > 0.1 for student in helped)
+    assert [student.gain for student in idle] == [0.0, 0.0]
+    assert [student.policy for student in idle] == [None, None]
+
+
+def test_students_are_the_same_whoever_trains_beside_them() -> None:
+    gains = []
+    for width in (1, 3, 4):
+        world = practice(width)
+        hard = world.draw_hard(20)
+        gains.append([[s.gain for s in students] for students in world.practise([HELPFUL, HELPFUL], 2, hard, 8)])
+    assert gains[0] == gains[1] == gains[2]
+    assert len({gain for students in gains[0] for gain in students}) > 1, "repeats differ in their seed"
+
+
+def test_the_reward_questions_are_train_problems_and_the_same_at_every_call() -> None:
+    world = practice()
+    hard = world.draw_hard(10)
+    assert hard == world.draw_hard(10)
+    assert len({p.id for p in hard}) == 10
+    assert {p.id for p in hard} <= {p.id for p in world.train}
+
+
+def test_asking_for_more_reward_questions_than_there_are_is_an_error() -> None:
+    with pytest.raises(DataError) as error:
+        practice().draw_hard(41)
+    assert str(error.value) == (
+        "reward.questions: a reward asks for 41 hard problems to learn from; there are 40\n"
+        "  ask for fewer, or give the filter more candidates"
+    )
+
+
+def test_the_baseline_is_asked_once_and_looked_up_afterwards() -> None:
+    world = practice()
+    hard = world.draw_hard(10)
+    world.practise([HELPFUL], 1, hard, 4)
+    rates = world.baseline.rates[4]
+    assert rates.keys() == {p.id for p in world.train}
+    rates.update(dict.fromkeys(rates, 1.0))
+    [[student]] = practice_again(world, hard)
+    assert student.gain == student.accuracy - 1.0
+
+
+def practice_again(world: Practice, hard: Sequence[Problem]) -> Any:
+    world.step = 2
+    return world.practise([HELPFUL], 1, hard, 4)
+
+
+def test_finished_students_are_not_trained_again() -> None:
+    shelf = Shelf()
+    first, second = practice(2, shelf), practice(2, shelf)
+    hard = first.draw_hard(10)
+    before = first.practise([HELPFUL, HELPFUL], 2, hard, 8)
+    second.engine = None  # type: ignore[assignment]  # nothing may ask for it but the width
+    second.engine = Width(2)  # type: ignore[assignment]
+    second.baseline = first.baseline
+    assert second.practise([HELPFUL, HELPFUL], 2, hard, 8) == before
+
+
+class Width:
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+
+def test_an_epoch_is_a_permutation_and_the_second_one_fills_the_last_batches() -> None:
+    plan = batches(64, 8, 10, Stream(("b",)))
+    assert [len(batch) for batch in plan] == [8] * 10
+    drawn = [index for batch in plan for index in batch]
+    assert sorted(drawn[:64]) == list(range(64))
+    assert len(set(drawn[64:])) == 16
+
+
+def test_a_group_is_compared_within_its_question_only() -> None:
+    seen = []
+
+    class Watched(type(ToyEngine(1, (0.5,) * 5).fleet([], Optimizer(lr=1.0)))):  # type: ignore[misc]
+        def reinforce(self, samples_S: Any) -> Any:
+            seen.extend(samples_S)
+            return super().reinforce(samples_S)
+
+    start = Policy({"solve": np.zeros(5), "write": np.zeros(6)})
+    fleet = Watched([start], 1.0)
+    logs = inner_loop(fleet, DOMAIN, SPEC.inner, [HELPFUL], [Stream(("s",))], 2, silent)
+    size = SPEC.inner.group_size
+    for samples in seen:
+        assert len(samples) == SPEC.inner.batch_size * size
+        for at in range(0, len(samples), size):
+            assert sum(s.advantage for s in samples[at : at + size]) == pytest.approx(0)
+    assert logs[0].updates == 2
+    assert sum(logs[0].verdicts.values()) == 2 * SPEC.inner.batch_size * size
+    assert len(logs[0].attempts) == 2
+
+
+def test_greedy_attempts_ask_each_problem_once() -> None:
+    fleet = ToyEngine(1, (0.9, 0.9, 0.9, 0.6, 0.4)).fleet([practice().engine.start()], Optimizer(lr=1.0))
+    sure = ToyEngine(1, (0.9, 0.9, 0.9, 0.6, 0.4))
+    fleet = sure.fleet([sure.start()], Optimizer(lr=1.0))
+    asked = [(0, Problem("3 3 #1", "6"), Stream((1,))), (0, Problem("3 4 #1", "7"), Stream((2,)))]
+    assert solve_rates(fleet, DOMAIN, asked, 0, SPEC.inner, silent) == [1.0, 0.0]
+    assert solve_rates(fleet, DOMAIN, [], 0, SPEC.inner, silent) == []
+
+
+def test_sampled_attempts_estimate_the_success_rate() -> None:
+    sure = ToyEngine(1, (0.9, 0.9, 0.9, 0.6, 0.4))
+    fleet = sure.fleet([sure.start()], Optimizer(lr=1.0))
+    asked = [(0, Problem(f"3 4 #{i}", "7"), Stream((i,))) for i in range(50)]
+    rates = solve_rates(fleet, DOMAIN, asked, 64, SPEC.inner, silent)
+    # 0.6 * 0.4, with a standard error of sqrt(0.24 * 0.76 / 3200) = 0.0075.
+    assert fmean(rates) == pytest.approx(0.24, abs=0.03)
+
+
+def test_the_learnability_context_asks_the_base_model() -> None:
+    world = practice()
+    world.baseline = Baseline(Policy({}), 3)
+    rates = world.solve_rates([Problem("0 #1", "0"), Problem("0 #1", "1")], 200)
+    assert rates[0] == pytest.approx(0.9, abs=0.07)
+    assert rates[1] == 0.0
+
+
+def test_sampling_is_what_the_spec_says() -> None:
+    draws: list[Sampling] = []
+
+    class Listening:
+        def sample(self, prompts: Any, sampling: Sampling) -> Any:
+            draws.append(sampling)
+            return [[] for _ in prompts]
+
+    with pytest.raises(ValueError, match="mean requires at least one"):
+        solve_rates(Listening(), DOMAIN, [(0, HELPFUL[0], Stream((1,)))], 0, SPEC.inner, silent)  # type: ignore[arg-type]
+    assert draws == [Sampling(max_new_tokens=1024, temperature=0.0)]
