@@ -1,10 +1,15 @@
 """Packages with plug-ins, installed for the duration of a test."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time, however busy the machine is.
+settings.register_profile("spec", derandomize=True, deadline=None)
+settings.load_profile("spec")
 
 Install = Callable[..., None]
 
@@ -51,7 +56,7 @@ class Still(Trainer):
 
 
 @pytest.fixture
-def install(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Install:
+def install(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Installs a package of one module into a folder of its own, for the duration of a test."""
 
     def install(package: str, module: str, source: str, entry_points: Mapping[str, Mapping[str, str]]) -> None:
@@ -66,9 +71,12 @@ def install(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         (metadata / "entry_points.txt").write_text("\n".join(groups))
         (folder / f"{module}.py").write_text(source)
         monkeypatch.syspath_prepend(str(folder))
-        monkeypatch.delitem(sys.modules, module, raising=False)
+        installed.append(module)
 
-    return install
+    installed: list[str] = []
+    yield install
+    for module in installed:
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture

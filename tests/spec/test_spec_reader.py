@@ -446,7 +446,7 @@ def test_a_damaged_resolved_spec_is_located_in_its_source() -> None:
 # --- anything at all ---
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.binary())
 def test_a_file_of_any_bytes_is_a_spec_error(data: bytes) -> None:
     Path("a.yaml").write_bytes(data)
@@ -461,7 +461,7 @@ values = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(values, keys, keys)
 def test_any_value_anywhere_is_a_spec_or_a_clear_error(value: object, key: str, inner: str) -> None:
     for change in (f"{key}={json.dumps(value)}", f"{key}.{inner}={json.dumps(value)}"):
@@ -472,7 +472,7 @@ def test_any_value_anywhere_is_a_spec_or_a_clear_error(value: object, key: str, 
         assert 0 < len(said) < 20_000
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.text())
 def test_any_override_is_a_spec_or_a_clear_error(text: str) -> None:
     with pytest.raises(SoarError):

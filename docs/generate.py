@@ -1,0 +1,186 @@
+"""Writes what can be known from the code: docs/reference/*.md and specs/spec.schema.json.
+
+python docs/generate.py
+"""
+
+import importlib
+import inspect
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from soarctl import errors
+from soarctl.cli.app import app
+from soarctl.json_schema import spec_schema
+from soarctl.spec import Spec
+
+ROOT = Path(__file__).parents[1]
+GENERATED = "<!-- Written by docs/generate.py from the code. Change the code, not this page. -->"
+
+
+def pages() -> dict[Path, str]:
+    """Every generated file, by its path in the repository."""
+    return {
+        Path("docs/reference/spec.md"): "\n".join(spec_page()) + "\n",
+        Path("docs/reference/cli.md"): "\n".join(cli_page()) + "\n",
+        Path("specs/spec.schema.json"): json.dumps(spec_schema(), indent=2) + "\n",
+    }
+
+
+def spec_page() -> Iterator[str]:
+    schema = Spec.model_json_schema()
+    yield from ("# Spec reference", "", GENERATED, "")
+    yield from (
+        "A spec is a YAML file (1.2: `1e-5` is a number, `no` is text). Unknown keys are errors. `soarctl validate`",
+        "checks one, `--set teacher.lr=1e-4` changes a value, and the run directory keeps the spec with every default",
+        'filled in. "Row N" is a row of the table in docs/method.md.',
+        "",
+        "`extends: other.yaml` takes everything from a spec beside this one and changes what this one says. Sections",
+        "are merged key by key; a section that names another plug-in drops the options of the old one.",
+        "",
+        "## The top",
+        "",
+    )
+    yield from table(schema["properties"], schema)
+    for name, field in schema["properties"].items():
+        section = section_of(field, schema)
+        if section:
+            yield from ("", f"## {name}", "", one_line(section["description"]), "")
+            yield from table(section["properties"], schema)
+    yield from ("", "## Plug-ins", "")
+    yield from (
+        "A plug-in's options stand beside its name: `domain: {plugin: letters, seed: 3}`. Third parties add plug-ins",
+        "through the entry-point groups below; `soarctl plugins` lists what is installed, and",
+        "`soarctl schema --plugin domain:letters` prints the options of any of them.",
+    )
+    for group, classes in shipped_plugins().items():
+        yield from ("", f"### {group}", "")
+        for name, plugin in classes.items():
+            options = plugin.model_json_schema()
+            yield from (f"#### {name}", "", one_line(inspect.getdoc(plugin) or ""), "")
+            yield from table(options.get("properties", {}), options) if options.get("properties") else ["No options."]
+            yield ""
+
+
+def shipped_plugins() -> dict[str, dict[str, Any]]:
+    """The classes of the plug-ins that come with soarctl, by group and name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: dict[str, dict[str, Any]] = {}
+    for group, names in project["entry-points"].items():
+        found[group] = {}
+        for name, target in names.items():
+            module, _, attribute = target.partition(":")
+            found[group][name] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def table(properties: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("| key | value | default | |", "| --- | --- | --- | --- |")
+    for name, field in properties.items():
+        default = "required" if "default" not in field else code(field["default"])
+        if section_of(field, schema):
+            default = "required" if "default" not in field else "as below"
+        described = one_line(field.get("description", ""))
+        yield f"| `{name}` | {cell(kind(field, schema))} | {default} | {cell(described)} |"
+
+
+def section_of(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    for option in (field, *field.get("anyOf", [])):
+        if "$ref" in option:
+            return schema["$defs"][option["$ref"].rpartition("/")[2]]
+    return None
+
+
+def kind(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """What a value may be, in words."""
+    if "anyOf" in field:
+        return " or ".join(kind(option, schema) for option in field["anyOf"])
+    if "$ref" in field:
+        return "section"
+    if "enum" in field:
+        return " or ".join(code(value) for value in field["enum"])
+    if "const" in field:
+        return code(field["const"])
+    match field.get("type"):
+        case "array" if "prefixItems" in field:
+            kinds = [kind(item, schema) for item in field["prefixItems"]]
+            return f"list of {len(kinds)}: {kinds[0] if len(set(kinds)) == 1 else ', '.join(kinds)}"
+        case "array":
+            return f"list of {kind(field.get('items', {}), schema)}"
+        case "object":
+            return "keys and values"
+        case type_:
+            words = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text"}
+            return f"{words.get(str(type_), str(type_ or 'anything'))} {' and '.join(bounds(field))}".strip()
+
+
+def bounds(field: Mapping[str, Any]) -> Iterator[str]:
+    for key, symbol in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<")):
+        if key in field:
+            yield f"{symbol} {field[key]:g}"
+
+
+def cli_page() -> Iterator[str]:
+    yield from ("# Command reference", "", GENERATED, "")
+    yield from ("`soarctl COMMAND --help` says the same. `soarctl --version` prints the version.", "")
+    commands: Mapping[str, Any] = getattr(typer.main.get_command(app), "commands")  # noqa: B009  # typed as a command
+    for name, command in commands.items():
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
+        usage = [f"soarctl {name}", *(["[OPTIONS]"] if options else []), *(placeholder(p) for p in arguments)]
+        yield from (f"## {name}", "", one_line(command.help or ""), "", "```", " ".join(usage), "```", "")
+        if arguments or options:
+            yield from ("| | |", "| --- | --- |")
+            yield from (f"| `{placeholder(p)}` | {cell(p.help or '')} |" for p in arguments)
+            yield from (f"| `{spelling(p)}` | {cell(p.help or '')} |" for p in options)
+            yield ""
+        if command.epilog:
+            yield from (f"{command.epilog.replace('Example: ', 'Example: `', 1)}`", "")
+    yield from ("## Exit codes", "", "| code | |", "| --- | --- |")
+    yield "| 0 | done |"
+    yield "| 1 | `doctor` found something wrong; from any other command a bug of ours: please report the traceback |"
+    yield "| 2 | an error that the message explains, or a wrong option |"
+    yield from ("| 130 | interrupted with Ctrl-C |", "")
+    yield from ("## Errors", "", "| class | exit code | |", "| --- | --- | --- |")
+    for name, error in vars(errors).items():
+        if inspect.isclass(error) and issubclass(error, errors.SoarError):
+            first = (inspect.getdoc(error) or "").partition("\n\n")[0]
+            yield f"| `{name}` | {error.exit_code} | {cell(one_line(first))} |"
+
+
+def placeholder(argument: Any) -> str:
+    name = argument.metavar or argument.name.upper()
+    return name if argument.required or name.startswith("[") else f"[{name}]"
+
+
+def spelling(option: Any) -> str:
+    names = " / ".join([*option.opts, *option.secondary_opts])
+    return names if option.is_flag else f"{names} {option.metavar or option.name.upper()}"
+
+
+def code(value: Any) -> str:
+    text = value if isinstance(value, str) and value else json.dumps(value)
+    return f"`{text.replace('e-0', 'e-') if isinstance(value, float) else text}`"
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main(paths: Sequence[tuple[Path, str]]) -> None:
+    for path, text in paths:
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_text(text)
+        print(path)
+
+
+if __name__ == "__main__":
+    main(list(pages().items()))

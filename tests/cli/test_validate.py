@@ -1,0 +1,115 @@
+"""soarctl validate, schema and plugins: what they print."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soarctl import __version__
+from soarctl.cli import app as cli
+from soarctl.spec_reader import load_spec
+
+PACKAGE = f"soarctl {__version__}"
+ROOT = Path(__file__).parents[2]
+SPEC = """\
+name: small
+model: {base: "package:soarctl_letters/model"}
+domain: {plugin: letters}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text(SPEC)
+
+
+@pytest.fixture
+def soarctl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*arguments: str) -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "argv", ["soarctl", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        return caught.value.code, out, err
+
+    return run
+
+
+def test_validate_says_what_a_spec_asks_for(soarctl: Any) -> None:
+    code, out, err = soarctl("validate", "a.yaml", "--set", "outer.steps=5", "--set", "teacher.dataset_size=16")
+    hash_ = load_spec("a.yaml", ["outer.steps=5", "teacher.dataset_size=16"]).hash[:16]
+    assert (code, err) == (0, "")
+    assert " ".join(out.split()) == (
+        f"a.yaml is valid. small: domain letters ({PACKAGE}), reward grounded ({PACKAGE}), trainer accelerate "
+        f"({PACKAGE}), model package:soarctl_letters/model, 5 outer steps of 4 datasets of 16 questions. "
+        f"Hash {hash_}. outer.steps: 5 instead of 200 teacher.dataset_size: 16 instead of 64"
+    )
+
+
+def test_validate_prints_json(soarctl: Any) -> None:
+    code, out, _ = soarctl("validate", "a.yaml", "--json", "--set", "seed=1")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["name"] == "small"
+    assert facts["domain"] == {"plugin": "letters", "package": PACKAGE}
+    assert facts["overrides"] == [{"key": "seed", "old": 0, "new": 1, "source": "--set seed=1"}]
+    assert facts["hash"] == load_spec("a.yaml", ["seed=1"]).hash
+
+
+def test_validate_tells_all_that_is_wrong(soarctl: Any) -> None:
+    Path("a.yaml").write_text(SPEC.replace("letters}", "letters, candidate: 3}") + "outer: {steps: many}\n")
+    code, out, err = soarctl("validate", "a.yaml")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: a.yaml: 2 problems\n"
+        "  a.yaml:3:27: domain.candidate: unknown key\n"
+        '    did you mean "candidates"?\n'
+        '  a.yaml:4:9: outer.steps: expected a whole number, found "many"\n'
+        "    T: teacher updates.\n"
+    )
+
+
+def test_schema_prints_the_schema_that_ships(soarctl: Any) -> None:
+    code, out, _ = soarctl("schema")
+    assert code == 0
+    assert out == (ROOT / "specs/spec.schema.json").read_text()
+
+
+def test_schema_prints_the_options_of_a_plug_in(soarctl: Any) -> None:
+    code, out, _ = soarctl("schema", "--plugin", "reward:learnability")
+    assert code == 0
+    assert json.loads(out)["properties"]["samples"]["default"] == 32
+
+
+@pytest.mark.parametrize(
+    ("plugin", "message"),
+    [
+        ("letters", "--plugin: expected KIND:NAME, found letters\n  KIND is one of domain, reward, trainer"),
+        ("sampler:x", "--plugin: expected KIND:NAME, found sampler:x\n  KIND is one of domain, reward, trainer"),
+        ("domain:letter", 'domain.plugin: no domain is called "letter"\n  did you mean "letters"?'),
+    ],
+)
+def test_schema_of_what_is_no_plug_in_is_an_error(soarctl: Any, plugin: str, message: str) -> None:
+    assert soarctl("schema", "--plugin", plugin) == (2, "", f"error: {message}\n")
+
+
+def test_plugins_lists_what_is_installed(soarctl: Any) -> None:
+    code, out, _ = soarctl("plugins", "--json")
+    assert code == 0
+    assert {
+        "kind": "reward",
+        "name": "grounded",
+        "package": "soarctl",
+        "version": __version__,
+        "target": "soarctl_rewards.grounded:Grounded",
+        "problem": None,
+    } in json.loads(out)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "specs").glob("*.yaml")), ids=lambda path: path.name)
+def test_a_spec_that_ships_is_valid_and_tells_editors_its_schema(path: Path, soarctl: Any) -> None:
+    assert path.read_text().startswith("# yaml-language-server: $schema=spec.schema.json\n")
+    assert soarctl("validate", str(path))[0] == 0

@@ -1,0 +1,64 @@
+"""What docs/generate.py writes is what the code says now."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from soarctl import errors
+from soarctl.spec import Spec
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_generated_file_is_stale(generate: ModuleType) -> None:
+    stale = [str(path) for path, text in generate.pages().items() if (ROOT / path).read_text() != text]
+    assert stale == [], "run: python docs/generate.py"
+
+
+def test_every_key_of_a_spec_says_what_it_is(generate: ModuleType) -> None:
+    schema = Spec.model_json_schema()
+    sections = [section for section in schema["$defs"].values() if "properties" in section]
+    mute = [
+        f"{section['title']}.{key}"
+        for section in sections
+        for key, field in section["properties"].items()
+        if not field.get("description")
+    ]
+    assert mute == []
+
+
+def test_every_option_of_our_plug_ins_says_what_it_is(generate: ModuleType) -> None:
+    mute = [
+        f"{name}.{key}"
+        for classes in generate.shipped_plugins().values()
+        for name, plugin in classes.items()
+        for key, field in plugin.model_fields.items()
+        if not field.description
+    ]
+    assert mute == []
+
+
+def test_every_error_class_is_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/cli.md").read_text()
+    classes = [name for name, value in vars(errors).items() if isinstance(value, type)]
+    assert [name for name in classes if f"| `{name}` |" not in page] == []
+
+
+def test_the_schema_of_specs_knows_every_section_and_extends() -> None:
+    schema = json.loads((ROOT / "specs/spec.schema.json").read_text())
+    assert set(schema["properties"]) == {"extends", *Spec.model_fields}
+    assert schema["additionalProperties"] is False
+    assert schema["else"] == {"required": ["name", "model", "domain"]}
