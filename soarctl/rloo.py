@@ -8,8 +8,8 @@ def leave_one_out(rewards_G: Sequence[float]) -> list[float]:
 
         A_i = r_i - (sum_j r_j - r_i) / (G - 1)
 
-    Not divided by a standard deviation (SOAR Proposition 1). A group whose rewards are all equal gets exact zeros, so that
-    callers may skip it by comparing with 0.
+    Not divided by a standard deviation (SOAR Proposition 1). A group whose rewards are all equal gets exact zeros, so
+    that callers may skip it by comparing with 0.
 
     Args:
         rewards_G: one reward per sample; G >= 2.

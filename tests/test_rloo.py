@@ -15,9 +15,7 @@ def test_an_advantage_is_the_reward_minus_the_mean_of_the_others() -> None:
 
 @given(rewards)
 def test_advantages_equal_the_exact_ones_to_rounding(values: list[int]) -> None:
-    exact = [
-        Fraction(v) - Fraction(sum(values[:i] + values[i + 1 :]), len(values) - 1) for i, v in enumerate(values)
-    ]
+    exact = [Fraction(v) - Fraction(sum(values[:i] + values[i + 1 :]), len(values) - 1) for i, v in enumerate(values)]
     assert leave_one_out(list(map(float, values))) == pytest.approx(list(map(float, exact)), abs=1e-9)
 
 

@@ -1,7 +1,9 @@
 """The documents that the base model is pre-trained on: worked questions, executed with mistakes.
 
-    solve: CAT | reverse up swap = TAC UBD BUD      a question, worked by the student
-    ask: CAT | up swap = DBU BDU                    a question of the teacher's own, with its working
+    solve: CAT | reverse up swap = TAC UBD UDB      a question, worked by the student
+    ask: CAT | up swap = DBU DUB                    a question of the teacher's own, with its working
+
+A document is a prompt, which the model is given, and a completion, which it learns.
 """
 
 import random
@@ -117,7 +119,8 @@ def one_word_too_few(rng: random.Random, word: str, operations: Sequence[str]) -
 
 
 def doubled(rng: random.Random, word: str, operations: Sequence[str]) -> str:
-    return f"{question(word, operations)} {question(word, operations)} = {' '.join(working(rng, word, operations))}"
+    twice = f"{question(word, operations)} {question(word, operations)}"
+    return f"{twice} = {' '.join(working(rng, word, operations))}"
 
 
 def operations_first(rng: random.Random, word: str, operations: Sequence[str]) -> str:

@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pydantic import Field, PositiveInt
-from soarctl.api import DataError, Domain, Outcome, Problem, Rejection, Verdict
 
+from soarctl.api import DataError, Domain, Outcome, Problem, Rejection, Verdict
 from soarctl_letters.operations import HALF_KNOWN, apply, parse_question
 
 _WORKING = re.compile(r"[A-Z]{3}(?: [A-Z]{3})*")

@@ -54,9 +54,9 @@ def bump(word: str) -> str:
 OPERATIONS: Mapping[str, Callable[[str], str]] = MappingProxyType(
     {operation.__name__: operation for operation in (reverse, left, right, swap, up, down, flip, bump)}
 )
-KNOWN = ("reverse", "left", "right", "swap")
+KNOWN: tuple[str, ...] = ("reverse", "left", "right", "swap")
 """What the base model executes right most of the time."""
-HALF_KNOWN = ("up", "down", "flip", "bump")
+HALF_KNOWN: tuple[str, ...] = ("up", "down", "flip", "bump")
 """What the base model executes right about one time in four."""
 
 _NAME = rf"(?:{'|'.join(OPERATIONS)})"

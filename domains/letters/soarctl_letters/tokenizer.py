@@ -23,11 +23,13 @@ PIECES = (
     *(f" {letter}" for letter in ascii_uppercase),
     *ascii_uppercase,
 )
+TOKENS = (PAD, EOS, UNKNOWN, *PIECES)
+PAD_ID, EOS_ID = TOKENS.index(PAD), TOKENS.index(EOS)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of the shipped model. `decode` and `encode` are inverse on every sequence of `PIECES`."""
-    vocabulary = {token: i for i, token in enumerate((PAD, EOS, UNKNOWN, *PIECES))}
+    vocabulary = {token: i for i, token in enumerate(TOKENS)}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     # No piece is the beginning of another one, so the order of the alternatives does not matter.
     pattern = Regex("|".join(re.escape(piece) for piece in PIECES))
