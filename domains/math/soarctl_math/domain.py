@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from soarctl.api import Domain, Outcome, PluginError, Problem, Rejection, Verdict
+from soarctl.api import DataError, Domain, Outcome, PluginError, Problem, Rejection, Verdict
 from soarctl_math import questions, symbolic
 from soarctl_math.extract import boxed, final_answer
 from soarctl_math.loaders import Source, problems_of
@@ -36,8 +36,8 @@ class Tiers(BaseModel):
 class MathDomain(Domain):
     """Problems from MATH, HARP, OlympiadBench or any table, judged by value with Math-Verify behind."""
 
-    data: tuple[Source, ...] = Field(min_length=1)
-    """Files or folders of candidate problems."""
+    data: tuple[Source, ...] = ()
+    """Files or folders of candidate problems. Needed to load problems; grading works without."""
     exclude: tuple[Source, ...] = ()
     """Files whose problems are left out of `data`: another half, or another set (790 HARP problems stand in MATH)."""
     teacher_template: str = questions.TEACHER
@@ -64,6 +64,8 @@ class MathDomain(Domain):
     """Address space of such a process."""
 
     def load(self) -> Sequence[Problem]:
+        if not self.data:
+            raise DataError("no data is named", at="domain.data", hint="data: [{path: MATH/test, format: math}]")
         self.check()
         found: list[Problem] = []
         for problems, report in problems_of(self.data, self.exclude):

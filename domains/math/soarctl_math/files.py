@@ -36,9 +36,9 @@ class Report:
             shown.append(place)
 
     def lines(self) -> list[str]:
-        """One line per kind, such as `2 rows without an answer (line 12, line 80)`."""
+        """One line per kind, such as `row without an answer: 2 (line 12, line 80)`."""
         return [
-            f"{count} {kind} ({', '.join(self.places[kind])}{', ...' if count > _SHOWN else ''})"
+            f"{kind}: {count} ({', '.join(self.places[kind])}{', ...' if count > _SHOWN else ''})"
             for kind, count in self.counts.items()
         ]
 
@@ -125,20 +125,20 @@ def _tar(path: Path, report: Report) -> Iterator[tuple[str, Row]]:
     except (tarfile.TarError, EOFError, OSError) as error:
         if not isinstance(error, (tarfile.ReadError, EOFError)):
             raise DataError(f"cannot read: {error}", at=str(path)) from error
-        report.note("archives cut off", f"{path.name}: {error}")
+        report.note("archive cut off", f"{path.name}: {error}")
 
 
 def _members(name: str, content: bytes, report: Report) -> Iterator[tuple[str, Row]]:
     try:
         value = json.loads(_decoded(content, name, report))
     except ValueError:
-        report.note("files that are not JSON", name)
+        report.note("file that is not JSON", name)
         return
     for index, row in enumerate(value if isinstance(value, list) else [value]):
         if isinstance(row, dict):
             yield name if index == 0 else f"{name}[{index}]", row
         else:
-            report.note("entries that are no objects", f"{name}[{index}]")
+            report.note("entry that is no object", f"{name}[{index}]")
 
 
 def _text(path: Path, suffixes: list[str], report: Report) -> Iterator[tuple[str, Row]]:
@@ -166,12 +166,12 @@ def _json_lines(content: bytes, report: Report) -> Iterator[tuple[str, Row]]:
         try:
             row = json.loads(_decoded(line, f"line {number}", report))
         except ValueError:
-            report.note("lines that are not JSON", f"line {number}")
+            report.note("line that is not JSON", f"line {number}")
             continue
         if isinstance(row, dict):
             yield f"line {number}", row
         else:
-            report.note("lines that are no objects", f"line {number}")
+            report.note("line that is no object", f"line {number}")
 
 
 def _bytes(path: Path, report: Report) -> bytes:
@@ -191,7 +191,7 @@ def _bytes(path: Path, report: Report) -> bytes:
                         raise DataError(f"decompresses to more than {MAX_BYTES >> 30} GiB", at=str(path))
         except (EOFError, gzip.BadGzipFile, OSError) as error:
             lines = sum(part.count(b"\n") for part in parts)
-            report.note("gzip streams cut off or damaged", f"after line {lines}: {error}")
+            report.note("gzip stream cut off or damaged", f"after line {lines}: {error}")
         return b"".join(parts)
 
 
@@ -199,5 +199,5 @@ def _decoded(content: bytes, place: str, report: Report) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        report.note("texts that are not UTF-8, read as Windows-1252", place)
+        report.note("not UTF-8, read as Windows-1252", place)
         return content.decode("cp1252", errors="replace")

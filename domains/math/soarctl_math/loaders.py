@@ -1,15 +1,15 @@
 """Problems out of the rows of MATH, HARP, OlympiadBench, or any table with a question and an answer."""
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from soarctl.api import DataError, Problem, problem_id
+from soarctl.api import DataError, Problem
 from soarctl_math.extract import boxed
 from soarctl_math.files import Report, Row, rows
+from soarctl_math.overlap import Known
 
 Format = Literal["math", "harp", "olympiadbench", "table"]
 _LAYOUTS: Mapping[str, tuple[str, ...]] = {
@@ -44,12 +44,12 @@ class Skipped(Exception):
     """A row that gives no problem. Its message is the kind under which it is counted."""
 
 
-def load(source: Source, seen: Mapping[str, str]) -> tuple[list[Problem], Report]:
+def load(source: Source, known: Known) -> tuple[list[Problem], Report]:
     """The problems of a source in the order of the file, and what was left out of it.
 
     Args:
         source: what to read.
-        seen: keys of problems that are to be left out (`key`), and where they stand.
+        known: problems that are to be left out.
 
     Raises:
         DataError: it is missing, of another format, or nothing of it can be used.
@@ -65,40 +65,20 @@ def load(source: Source, seen: Mapping[str, str]) -> tuple[list[Problem], Report
         except Skipped as skipped:
             report.note(str(skipped), place)
             continue
-        name = key(problem.question)
-        if name in here:
-            same = here[name][1] == problem.answer
-            report.note(f"duplicates with {'the same' if same else 'another'} answer", f"{place} is {here[name][0]}")
-        elif name in seen:
-            report.note("problems that also stand in an excluded file", f"{place} is {seen[name]}")
+        if problem.id in here:
+            earlier, answer = here[problem.id]
+            same = "the same" if answer == problem.answer else "another"
+            report.note(f"the same question with {same} answer", f"{place} is {earlier}")
+            continue
+        here[problem.id] = (place, problem.answer)
+        if (elsewhere := known.find(problem.question)) is not None:
+            report.note("problem of an excluded or earlier file", f"{place} is {elsewhere}")
         else:
-            here[name] = (place, problem.answer)
             problems.append(problem)
     if not problems:
-        raise DataError(
-            f"no usable problem in format {source.format}", at=source.path, hint=_why(source, first, report)
-        )
+        hint = _why(source, first, report)
+        raise DataError(f"no usable problem in format {source.format}", at=source.path, hint=hint)
     return problems, report
-
-
-def excluded(sources: Sequence[Source]) -> dict[str, str]:
-    """Keys of all problems of these sources, answered or not, and where they stand."""
-    found: dict[str, str] = {}
-    for source in sources:
-        for place, row in rows(source.path, Report(source.path), config=source.config, split=source.split):
-            question = row.get("problem", row.get("question", row.get(source.question)))
-            if isinstance(question, str):
-                found.setdefault(key(question), f"{place} of {source.path}")
-    return found
-
-
-_DRAWING = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
-_SPACING = re.compile(r"\\(?:[,;:! ]|quad|qquad|left|right|displaystyle|[dt](?=frac))|[^0-9A-Za-z<>=+*/^_-]+")
-
-
-def key(question: str) -> str:
-    """Equal for questions that differ in drawing, spacing, punctuation and case only: the same problem in two sets."""
-    return problem_id(_SPACING.sub("", _DRAWING.sub("", question)).lower())
 
 
 def _why(source: Source, first: Row | None, report: Report) -> str:
@@ -116,7 +96,7 @@ def _why(source: Source, first: Row | None, report: Report) -> str:
 def _text(row: Row, column: str) -> str:
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
-        raise Skipped(f"rows without a {column}" if column in row else f'rows without the key "{column}"')
+        raise Skipped(f"row without a {column}" if column in row else f'row without the key "{column}"')
     return value.strip()
 
 
@@ -124,7 +104,7 @@ def _gold(answer: Any) -> str:
     if isinstance(answer, (int, float)) and not isinstance(answer, bool):
         return str(answer)
     if not isinstance(answer, str) or not answer.strip():
-        raise Skipped("rows without an answer")
+        raise Skipped("row without an answer")
     return answer.strip()
 
 
@@ -139,7 +119,7 @@ def _math(row: Row, source: Source) -> Problem:
     else:
         solution = boxed(str(row["solution"]))
         if solution is None:
-            raise Skipped("rows whose solution has no box")
+            raise Skipped("row whose solution has no box")
         answer = _gold(solution)
     level = str(row.get("level", "")).removeprefix("Level ")
     subject = row.get("type", row.get("subject"))
@@ -149,7 +129,7 @@ def _math(row: Row, source: Source) -> Problem:
 def _harp(row: Row, source: Source) -> Problem:
     question = _text(row, "problem")
     if "answer" not in row:
-        raise Skipped("rows without an answer key: problems that ask for a proof")
+        raise Skipped('row without the key "answer", such as a problem that asks for a proof')
     name = "/".join(str(row[part]) for part in ("year", "contest", "number") if part in row)
     return Problem(
         question, _gold(row["answer"]), _kept(subject=row.get("subject"), level=str(row.get("level", "")), source=name)
@@ -166,12 +146,12 @@ def _olympiadbench(row: Row, source: Source) -> Problem:
     ):
         value = row.get(column)
         if isinstance(value, str) and not value.lower().startswith(wanted) and value.lower() != "oe":
-            raise Skipped(f"rows of another {column.replace('_', ' ')}")
+            raise Skipped(f"row of another {column.replace('_', ' ')}")
     finals = row.get("final_answer")
     if isinstance(finals, str):  # CSV and some copies hold the list as text
         finals = [finals]
     if not isinstance(finals, list) or not finals or not all(isinstance(final, str) for final in finals):
-        raise Skipped("rows without an answer")
+        raise Skipped("row without an answer")
     context = row.get("context")
     if isinstance(context, str) and context.strip():
         question = f"{context.strip()}\n\n{question}"
@@ -199,7 +179,7 @@ def _tolerance(error: Any) -> float | None:
 def _table(row: Row, source: Source) -> Problem:
     question = _text(row, source.question)
     if source.answer not in row:
-        raise Skipped(f'rows without the key "{source.answer}"')
+        raise Skipped(f'row without the key "{source.answer}"')
     answer = row[source.answer]
     if isinstance(answer, str) and "\\boxed" in answer:
         answer = boxed(answer)
@@ -222,9 +202,20 @@ _READERS: Mapping[Format, Callable[[Row, Source], Problem]] = {
 
 
 def problems_of(sources: Sequence[Source], leave_out: Sequence[Source]) -> Iterator[tuple[list[Problem], Report]]:
-    """Each source's problems and report; what stood in an earlier source is a duplicate in a later one."""
-    seen = excluded(leave_out)
-    for source in sources:
-        problems, report = load(source, seen)
-        seen |= {key(problem.question): source.path for problem in problems}
+    """Each source's problems and report; what stands in an earlier source is left out of a later one."""
+    known = Known()
+    for source in leave_out:
+        known.extend(_questions(source))
+    for number, source in enumerate(sources, start=1):
+        problems, report = load(source, known)
+        if number < len(sources):
+            known.extend((problem.question, source.path) for problem in problems)
         yield problems, report
+
+
+def _questions(source: Source) -> Iterator[tuple[str, str]]:
+    """All questions of a source, answered or not, and where they stand."""
+    for place, row in rows(source.path, Report(source.path), config=source.config, split=source.split):
+        question = row.get("problem", row.get("question", row.get(source.question)))
+        if isinstance(question, str):
+            yield question, f"{place} of {source.path}"

@@ -11,6 +11,7 @@ from soarctl_math import numeric
 from soarctl_math.answers import Answer, Choice, Group, Relation, Value, Words, fraction_of, read
 from soarctl_math.compare import Comparison
 from soarctl_math.exact import Beyond, Undefined
+from soarctl_math.extract import boxed
 from soarctl_math.symbolic import Workers
 from soarctl_math.tidy import compact, tidy, wording
 from soarctl_math.tokens import Unreadable, Unsupported
@@ -175,6 +176,8 @@ def judge_alone(gold: str, answer: str) -> Judgement:
     Raises:
         _Ask: it cannot tell.
     """
+    if "\\boxed" in gold:
+        gold = boxed(gold) or gold
     if not gold.strip() or not answer.strip():
         return Judgement(False, Reason.NO_ANSWER)
     if gold == answer:
