@@ -45,7 +45,7 @@ def export_student(ledger: Ledger, out: Path, *, stage: int | None = None, merge
     aside = out.with_name(f".{out.name}.partial")
     with disk_errors(out):
         shutil.rmtree(aside, ignore_errors=True)
-        aside.parent.mkdir(parents=True, exist_ok=True)
+        aside.mkdir(parents=True)
         engine.export(policy, aside, merge=merge)
         aside.replace(out)
     return wanted

@@ -338,17 +338,17 @@ def _warnings(spec: Spec, demand: Demand, hard: int | None, error: float | None,
     if error is None:
         said.append("this reward trains no students, so nothing is ever promoted and there are no promotion questions")
     elif tau < 3 * error:
-        enough = demand.questions * (3 * error / tau) ** 2 if tau > 0 else None
-        remedy = f"{ceil(enough):,} hard problems per step, or tau {3 * error:.2g}, would do" if enough else "raise tau"
+        remedies = [f"tau {ceil(30_000 * error) / 10_000:g}"]
+        if tau > 0:
+            remedies.insert(0, f"{ceil(demand.questions * (3 * error / tau) ** 2):,} hard problems per step")
         said.append(
-            f"tau {tau:g} is below 3 standard errors of the mean over {m} steps ({3 * error:.2g}, if the baseline "
-            f"solves {100 * accuracy:.2g} % of hard problems): some promotions may be luck; {remedy}"
+            f"tau {tau:g} is below 3 standard errors of the mean over {m} steps ({3 * error:.4f}, if the baseline "
+            f"solves {100 * accuracy:.2g} % of hard problems): some promotions may be luck; "
+            f"{' or '.join(remedies)} would do"
         )
     if demand.outcomes and tau * m < Fraction(1, demand.outcomes):
         said.append(f"tau {tau:g} is so low that one solved problem in {m} steps is a promotion")
     train = None if hard is None else round(hard * spec.split.train_fraction)
     if train is not None and demand.questions > train:
         said.append(f"the reward asks for {demand.questions} hard train problems; there are {train} at most")
-    if spec.evaluation is not None and max(spec.evaluation.k) > spec.evaluation.samples:
-        said.append(f"pass@{max(spec.evaluation.k)} cannot be estimated from {spec.evaluation.samples} attempts")
     return said
