@@ -15,8 +15,8 @@ _WORKING = re.compile(r"[A-Z]{3}(?: [A-Z]{3})*")
 class LettersDomain(Domain):
     """Chains of operations on a three-letter word, of which the shipped model half knows four.
 
-    Hard problems chain half-known operations only. Chance is 26^-3, and a chain is right only when every operation in it
-    is, so a reward is sparse and never luck.
+    Hard problems chain half-known operations only. Chance is 26^-3, and a chain is right only when every operation in
+    it is, so a reward is sparse and never luck.
     """
 
     lengths: tuple[PositiveInt, ...] = Field(default=(3, 4, 5), min_length=1)
