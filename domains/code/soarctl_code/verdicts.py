@@ -2,9 +2,10 @@
 
 Tests are plain data, as they stand in a problem's answer:
 
-    {"kind": "call", "fn": name, "args": [...], "expected": value}       values as JSON, or tagged where "tagged" is true
+    {"kind": "call", "fn": name, "args": [...], "expected": value}    values are JSON, or tagged with "tagged": true
     {"kind": "stdin", "stdin": text, "stdout": text}
     {"kind": "assert", "code": python, "names": [functions of the program]}
+    {"kind": "literal", "expected": value}                   what is judged is a Python literal, not a program
 """
 
 import json
@@ -15,12 +16,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from soarctl_code.inspection import READ_LITERAL
 from soarctl_code.jail import wire
 from soarctl_code.jail.supervisor import Job, Limits, Ran
 
 Test = Mapping[str, Any]
 Task = Generator[Job, Ran, "Finding"]
 
+LIMITS = Limits()
 SHOWN = 2048  # characters of output that a person sees
 SETTLED_TIMEOUTS = 2  # further tests of a stdin problem are skipped after so many
 
@@ -49,11 +52,13 @@ class Finding:
     """For people: made harmless to look at, and short."""
     ran: bool = True
     """Whether the program itself ran to an end without error, whatever it answered."""
+    parsed: bool = True
+    """Whether it is Python at all."""
     cpu: float = 0.0
     runs: int = 1
 
 
-def judge(program: str, tests: Sequence[Test], *, setup: str = "", limits: Limits = Limits(), seed: int = 0) -> Task:
+def judge(program: str, tests: Sequence[Test], *, setup: str = "", limits: Limits = LIMITS, seed: int = 0) -> Task:
     """Judges a program by its tests, all of one kind; yields the runs it needs.
 
     Args:
@@ -70,7 +75,9 @@ def judge(program: str, tests: Sequence[Test], *, setup: str = "", limits: Limit
                 Word.INVALID_TEST, 0, len(tests), "no tests" if not kinds else "tests of several kinds", runs=0
             )
         if "\0" in program:
-            return Finding(Word.RUNTIME_ERROR, 0, len(tests), "source holds null bytes", ran=False, runs=0)
+            return Finding(
+                Word.RUNTIME_ERROR, 0, len(tests), "source holds null bytes", ran=False, parsed=False, runs=0
+            )
         match kinds.pop():
             case "call":
                 return (yield from judge_calls(program, tests, limits, seed))
@@ -78,6 +85,11 @@ def judge(program: str, tests: Sequence[Test], *, setup: str = "", limits: Limit
                 return (yield from judge_stdin(program, tests, limits, seed))
             case "assert":
                 return (yield from judge_asserts(program, tests, setup, limits, seed))
+            case "literal":
+                asked = [{**test, "kind": "call", "fn": "read", "args": [program], "tagged": False} for test in tests]
+                wanted = [wire.decode(test["expected"]) if test.get("tagged") else test["expected"] for test in tests]
+                asked = [{**test, "expected": value} for test, value in zip(asked, wanted, strict=True)]
+                return (yield from judge_calls(READ_LITERAL, asked, limits, seed))
             case other:
                 return Finding(Word.INVALID_TEST, 0, len(tests), f"unknown kind of test: {other!r:.40}", runs=0)
     except (KeyError, TypeError, AttributeError, wire.Undecodable) as error:
@@ -111,6 +123,9 @@ def answer_word(answer: wire.Tree, test: Test) -> Word:
         alike = bool(test.get("sequences_alike"))
         if wire.matches(answer[1], expected, sequences_alike=alike):
             return Word.PASSED
+        # APPS wraps some expected values into a list of one.
+        if test.get("wrapped") and isinstance(expected, list) and len(expected) == 1:
+            return Word.PASSED if wire.matches(answer[1], expected[0], sequences_alike=alike) else Word.WRONG_ANSWER
         return Word.WRONG_ANSWER
     if answer[0] == "large":
         return Word.OUTPUT_LIMIT
@@ -209,7 +224,8 @@ def finding(word: Word, right: int, total: int, ran: Ran, detail: str = "") -> F
     ended_well = ran.ended == "exited" and os.WIFEXITED(ran.status) and os.WEXITSTATUS(ran.status) == 0
     ended_well = ended_well or word in (Word.PASSED, Word.WRONG_ANSWER)
     text = detail or (ran.stderr[-SHOWN:].decode("utf-8", "backslashreplace") if word is not Word.PASSED else "")
-    return Finding(word, right, total, visible(text), ran=ended_well, cpu=ran.cpu)
+    parsed = ["raise", "SyntaxError"] not in ran.answers
+    return Finding(word, right, total, visible(text), ran=ended_well, parsed=parsed, cpu=ran.cpu)
 
 
 def visible(text: str) -> str:

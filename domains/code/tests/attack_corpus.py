@@ -186,7 +186,7 @@ class Row:
             case "bystander_untouched":
                 return self.world.bystander_untouched()
             case "rss_growth_below_mb":
-                return deltas["rss_mb"] < check["mb"]
+                return deltas["rss_mb"] < check["mb"] * deltas["batch"]
             case "disk_growth_below_mb":
                 return deltas["disk_mb"] < check["mb"]
             case "inode_growth_below":
@@ -282,7 +282,7 @@ def run_batch(pool: Pool, world: World, raws: list[dict[str, Any]]) -> dict[str,
     control = pool.drive([judge(CONTROL, [{"kind": "call", "fn": "solve", "args": [7], "expected": 49}])])[0]
     if any(c["check"] in ("no_process_named", "no_cmdline") for raw in raws for c in raw["must_not"]):
         time.sleep(0.8)
-    deltas = {key: value - before[key] for key, value in state().items()} | {"rss_mb": memory.most}
+    deltas = {key: value - before[key] for key, value in state().items()} | {"rss_mb": memory.most, "batch": len(raws)}
     wrongs = {
         row.raw["id"]: row.wrongs(found, deltas, control.word == "passed")
         for row, found in zip(rows, findings, strict=True)

@@ -108,7 +108,7 @@ class Candidate:
         return 0, None
 
     def answer(self, name: str, arguments: list[wire.Tree], keywords: dict[str, wire.Tree]) -> wire.Tree:
-        """Calls one function on decoded arguments: `["value", tree]`, `["raise", type, text]`, `["missing", name]`, `["large"]`."""
+        """Calls one function: `["value", tree]`, `["raise", type, text]`, `["missing", name]` or `["large", ...]`."""
         try:
             function = self.function(name)
             if function is None:
@@ -197,10 +197,7 @@ class Judge:
             if verdict[0] not in ("passed", "unasked"):
                 self.report([["invalid", f"set-up: {verdict[1]}"]] * len(self.tests))
                 return
-        verdicts: list[list[str]] = []
-        for test in self.tests:
-            verdicts.append(self.run_test(test, main))
-        self.report(verdicts)
+        self.report([self.run_test(test, main) for test in self.tests])
 
     def report(self, verdicts: list[list[str]]) -> None:
         wire.send(RESULT, ["verdicts", self.token, verdicts])

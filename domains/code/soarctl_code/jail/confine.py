@@ -35,7 +35,8 @@ SCOPES = 0b11  # abstract unix sockets, signals
 
 SYSTEM_PATHS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 SINGLE_PATHS = (
-    "/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random",
+    "/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo",
+    "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random",
 )  # fmt: skip
 PACKAGES = ("site-packages", "dist-packages")
 

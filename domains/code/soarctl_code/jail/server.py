@@ -23,18 +23,21 @@ from typing import Any, NoReturn
 from soarctl_code.jail import child, confine, syscalls
 
 # Imported once, so that programs find them at once; in the seccomp tier, which refuses all paths, these are all.
-USUAL = """
-abc array bisect builtins cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools
-heapq io itertools json math numbers operator random re statistics string struct sys textwrap threading time traceback
-types typing
-""".split()
-ALL = """
-ast base64 binascii calendar codecs colorsys contextlib cProfile csv ctypes difflib fnmatch graphlib hashlib hmac html
-inspect ipaddress keyword linecache locale logging pprint queue secrets shlex signal stat string tempfile timeit
-tokenize unicodedata unittest unittest.mock urllib.parse uuid warnings weakref zlib encodings.idna encodings.latin_1
-encodings.ascii encodings.utf_16 encodings.utf_32 _strptime opcode dis concurrent.futures concurrent.futures.thread
-socket subprocess multiprocessing xml.dom
-""".split()
+USUAL = [
+    "abc", "array", "bisect", "builtins", "cmath", "collections", "collections.abc", "copy", "dataclasses",
+    "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math",
+    "numbers", "operator", "random", "re", "statistics", "string", "struct", "sys", "textwrap", "threading",
+    "time", "traceback", "types", "typing",
+]  # fmt: skip
+ALL = [
+    "_strptime", "ast", "base64", "binascii", "cProfile", "calendar", "codecs", "colorsys",
+    "concurrent.futures", "concurrent.futures.thread", "contextlib", "csv", "ctypes", "difflib", "dis",
+    "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.utf_16", "encodings.utf_32", "fnmatch",
+    "graphlib", "hashlib", "hmac", "html", "inspect", "ipaddress", "keyword", "linecache", "locale", "logging",
+    "multiprocessing", "opcode", "pprint", "queue", "secrets", "shlex", "signal", "socket", "stat", "string",
+    "subprocess", "tempfile", "timeit", "tokenize", "unicodedata", "unittest", "unittest.mock", "urllib.parse",
+    "uuid", "warnings", "weakref", "xml.dom", "zlib",
+]  # fmt: skip
 LARGEST_MESSAGE = 4096
 
 
@@ -86,7 +89,7 @@ class Server:
         """Serves until the supervisor hangs up."""
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, ignore)
         poll = select.poll()
         poll.register(self.control.fileno(), select.POLLIN)
         poll.register(wake_read, select.POLLIN)
@@ -156,6 +159,10 @@ class Server:
     def end(self) -> None:
         for pid in self.runs:
             os.kill(pid, signal.SIGKILL)
+
+
+def ignore(number: int, frame: object) -> None:
+    """A handler for a signal whose wake-up byte says all."""
 
 
 def arrange(places: dict[int, int], keep: list[int]) -> None:
@@ -240,7 +247,7 @@ def namespace_server(control: socket.socket, scratch: int) -> Server:
 
 
 def become_init() -> None:
-    """Goes on as the first process of the new pid namespace; the old process waits and takes everything down with it."""
+    """Goes on as the first process of the new pid namespace; the old one waits and takes everything down with it."""
     pid = os.fork()
     if pid:
         os.closerange(3, 256)

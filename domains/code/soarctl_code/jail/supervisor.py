@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from soarctl.api import PluginError
+
 from soarctl_code.jail import wire
 
 T = TypeVar("T")
@@ -140,6 +141,7 @@ class Run:
     used: float = 0.0
     looked: float = 0.0
     killed: bool = False
+    dismissed: bool = False
     fault: str = ""
 
 
@@ -478,6 +480,7 @@ class Pool:
             while stream in part.pipes and self.readable(part, stream):
                 self.read(run, part, stream)
         if part.judge:  # its work is done, or it failed: the candidate has nobody to answer
+            run.dismissed = True
             for other in run.parts:
                 self.kill_part(run, other)
         if all(other.exit is not None for other in run.parts):
@@ -531,7 +534,8 @@ class Pool:
         """What was seen of an ended run, or None with `run.fault` set where the sandbox failed it."""
         program = run.parts[-1]
         exits = [part.exit or {} for part in run.parts]
-        if any(part.pid <= 0 for part in run.parts) and run.ended == "exited":
+        unready = [part for part in run.parts if part.pid <= 0 and (part.judge or not run.dismissed)]
+        if unready and run.ended == "exited":
             run.fault = "ended before it was confined"
             return None
         status, cpu = exits[-1]["status"], sum(exit["cpu"] for exit in exits)
@@ -583,7 +587,7 @@ def memory_file(data: bytes) -> int:
 
 
 def waited_and_worked(pid: int) -> tuple[float, float]:
-    """Seconds for which a process was ready to run and had no CPU, and seconds of CPU that it had. (0, 0) if unknown."""
+    """Seconds for which a process could have run and had no CPU, and seconds of CPU that it had; zeros if unknown."""
     waited = worked = 0
     try:
         for task in os.listdir(f"/proc/{pid}/task"):

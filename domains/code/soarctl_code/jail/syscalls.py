@@ -42,20 +42,27 @@ NUMBERS: dict[str, tuple[int, int]] = {
 AUDIT_ARCHS = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 # What a pure computation with threads, clocks and its own pipes needs. By frequency: the filter is read in order.
-PLAIN = """
-read write close fstat lseek mmap munmap futex brk mprotect mremap madvise rt_sigaction rt_sigprocmask rt_sigreturn
-clock_gettime getrandom exit_group exit pread64 pwrite64 readv writev preadv pwritev close_range dup dup2 dup3 pipe
-pipe2 poll ppoll select pselect6 rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause alarm setitimer
-getitimer nanosleep clock_nanosleep clock_getres gettimeofday time times getrusage getpid gettid getppid getuid geteuid
-getgid getegid getpgrp getgroups uname sysinfo getcpu sched_yield sched_getaffinity set_robust_list rseq membarrier
-set_tid_address restart_syscall umask getrlimit getcwd fadvise64 fsync fdatasync
-""".split()
+PLAIN = [
+    "read", "write", "close", "fstat", "lseek", "mmap", "munmap", "futex", "brk", "mprotect", "mremap",
+    "madvise", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "clock_gettime", "getrandom", "exit_group",
+    "exit", "pread64", "pwrite64", "readv", "writev", "preadv", "pwritev", "close_range", "dup", "dup2", "dup3",
+    "pipe", "pipe2", "poll", "ppoll", "select", "pselect6", "rt_sigpending", "rt_sigtimedwait", "rt_sigsuspend",
+    "sigaltstack", "pause", "alarm", "setitimer", "getitimer", "nanosleep", "clock_nanosleep", "clock_getres",
+    "gettimeofday", "time", "times", "getrusage", "getpid", "gettid", "getppid", "getuid", "geteuid", "getgid",
+    "getegid", "getpgrp", "getgroups", "uname", "sysinfo", "getcpu", "sched_yield", "sched_getaffinity",
+    "set_robust_list", "rseq", "membarrier", "set_tid_address", "restart_syscall", "umask", "getrlimit",
+    "getcwd", "fadvise64", "fsync", "fdatasync",
+]  # fmt: skip
 # Only where something else (Landlock, a private root) decides which paths can be reached.
-LOOKUPS = """
-newfstatat openat stat lstat open statx access faccessat faccessat2 readlink readlinkat getdents64 chdir fchdir fstatfs
-""".split()
+LOOKUPS = [
+    "newfstatat", "openat", "stat", "lstat", "open", "statx", "access", "faccessat", "faccessat2", "readlink",
+    "readlinkat", "getdents64", "chdir", "fchdir", "fstatfs",
+]  # fmt: skip
 # Only where there is a private scratch directory and nothing else that can be written.
-WRITES = "mkdir mkdirat unlink unlinkat rmdir rename renameat renameat2 ftruncate truncate".split()
+WRITES = [
+    "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir", "rename", "renameat", "renameat2", "ftruncate",
+    "truncate",
+]  # fmt: skip
 
 ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 LOAD, EQUAL, AT_LEAST, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06

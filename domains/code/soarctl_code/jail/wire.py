@@ -4,6 +4,7 @@ None, booleans and text stand for themselves; everything else is a list whose fi
 
     ["i", "-0x1f"]  ["f", "0x1.8p+0"]  ["c", re, im]  ["b", "hex"]  ["l", ...]  ["t", ...]  ["s", ...]  ["z", ...]
     ["d", key, value, ...]  ["r", start, stop, step]
+    ["y", "int"]                 one of the builtin types in TYPES itself
     ["x", type name, content]    an instance of a subclass of a plain type, with its plain content
     ["o", type name, truth]      anything else
 
@@ -18,6 +19,11 @@ from typing import Any
 DEPTH = 60
 SIZE = 1 << 20
 ITEMS = SIZE // 4  # an element takes about four bytes at least
+
+TYPES = {
+    kind.__name__: kind
+    for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, range, object, type(None))
+}
 
 Tree = Any  # None | bool | str | list[Tree]: JSON without objects and numbers
 
@@ -82,6 +88,8 @@ def _encode(value: Any, depth: int, room: list[int]) -> Tree:
         return ["c", value.real.hex(), value.imag.hex()]
     if kind is range:
         return ["r", hex(value.start), hex(value.stop), hex(value.step)]
+    if kind is type and TYPES.get(value.__name__) is value:
+        return ["y", value.__name__]
     return _encode_foreign(value, depth, room)
 
 
@@ -95,7 +103,7 @@ def _encode_foreign(value: Any, depth: int, room: list[int]) -> Tree:
     if isinstance(value, float):
         return ["x", name, ["f", float.hex(value)]]
     if isinstance(value, (list, tuple, set, frozenset)):
-        base = next(b for b in (list, tuple, set, frozenset) if isinstance(value, b))
+        base: Any = next(base for base in type(value).__mro__ if base in (list, tuple, set, frozenset))
         return ["x", name, _encode(base(base.__iter__(value)), depth, room)]
     if isinstance(value, dict):
         return ["x", name, _encode(dict(dict.items(value)), depth, room)]
@@ -127,13 +135,15 @@ def decode(tree: Tree, depth: int = DEPTH) -> Any:
             case "d":
                 flat = [decode(item, depth - 1) for item in rest]
                 return dict(zip(flat[::2], flat[1::2], strict=True))
+            case "y":
+                return TYPES[rest[0]]
             case "x":
                 return decode(rest[1], depth)
             case "o":
                 return Opaque(str(rest[0]), rest[1] is True)
             case _:
                 raise Undecodable(f"unknown tag {tag[:20]!r}")
-    except (ValueError, TypeError, IndexError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, OverflowError, RecursionError) as error:
         raise Undecodable(type(error).__name__) from None
 
 
