@@ -309,7 +309,7 @@ def main() -> None:
     signal.alarm(1200)
     if options.container:
         confine.prctl(confine.PR_SET_NO_NEW_PRIVS, 1)
-        confine.install_filter(syscalls.assemble(syscalls.container_filter(confine.ARCH)))
+        confine.Filter(syscalls.container_filter(confine.ARCH)).install()
     raws = [json.loads(line) for line in Path(options.file).read_text().splitlines()]
     raws = [raw for raw in raws if options.only in raw["id"]]
     world = World()

@@ -6,7 +6,7 @@ writes on its pipe is only ever taken for answers, so it has nothing to gain fro
 """
 
 import atexit
-import io
+import json
 import os
 import random
 import signal
@@ -35,8 +35,6 @@ def serve_job(confine: Callable[[dict[str, int]], int]) -> NoReturn:
         wire.send(RESULT, ["fault", f"{type(error).__name__}: {error}"[:500]])
         os._exit(70)
     random.seed(job["seed"])
-    os.environ.clear()
-    fresh_streams()
     wire.send(RESULT, ["ready", hex(pid)])
     try:
         if job["role"] == "judge":
@@ -51,22 +49,10 @@ def serve_job(confine: Callable[[dict[str, int]], int]) -> NoReturn:
 
 def read_job() -> dict[str, Any]:
     """The job is JSON from the supervisor, which is trusted."""
-    import json
-
     size = os.fstat(JOB).st_size
     data = os.pread(JOB, size, 0)
     os.close(JOB)
     return json.loads(data)
-
-
-def fresh_streams() -> None:
-    """Standard streams of this process's own; those of the server stood on other descriptors."""
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r", closefd=False)), "utf-8", "surrogateescape")
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), "utf-8", "strict")
-    sys.stderr = io.TextIOWrapper(
-        io.BufferedWriter(io.FileIO(2, "w", closefd=False)), "utf-8", "backslashreplace", line_buffering=True
-    )
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
 
 
 class Candidate:
@@ -160,7 +146,7 @@ def finish(status: int) -> int:
     """What an interpreter does at its end: waits for threads, runs exit hooks, flushes."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
         sys.stdout.flush()
     except BaseException as error:
         show(error)

@@ -67,11 +67,22 @@ def prctl(option: int, *values: int) -> None:
 # --- seccomp -----------------------------------------------------------------------------------------------------
 
 
-def install_filter(code: bytes) -> None:
-    """Binds this process to a filter, for good. Needs no_new_privs."""
-    buffer = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
-    call("seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.create_string_buffer(program, len(program)))
+class Filter:
+    """A seccomp filter in memory, made before the fork so that a child only puts its pid in."""
+
+    def __init__(self, program: Sequence[syscalls.Instruction]) -> None:
+        code = syscalls.assemble(program)
+        self.code = ctypes.create_string_buffer(code, len(code))
+        header = struct.pack("@HP", len(program), ctypes.addressof(self.code))
+        self.header = ctypes.create_string_buffer(header, len(header))
+        self.pids = [8 * at + 4 for at, instruction in enumerate(program) if instruction.k == syscalls.OWN_PID]
+
+    def install(self) -> None:
+        """Binds this process to the filter, for good. Needs no_new_privs."""
+        pid = os.getpid()
+        for offset in self.pids:
+            struct.pack_into("=I", self.code, offset, pid)
+        call("seccomp", SECCOMP_SET_MODE_FILTER, 0, self.header)
 
 
 # --- Landlock ----------------------------------------------------------------------------------------------------
@@ -153,12 +164,14 @@ def library_ruleset(abi: int) -> int:
 
 # --- Capabilities and limits -------------------------------------------------------------------------------------
 
+CAPABILITY_HEADER = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0), 8)
+NO_CAPABILITIES = ctypes.create_string_buffer(24)
+
 
 def drop_privileges() -> None:
     """Gives up every capability, the possibility to gain any, and being traced or dumped by others of the same user."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0), 8)
-    call("capset", header, ctypes.create_string_buffer(24))
+    call("capset", CAPABILITY_HEADER, NO_CAPABILITIES)
     prctl(PR_SET_DUMPABLE, 0)
 
 
@@ -292,6 +305,6 @@ def scratch_ruleset(abi: int) -> int:
     return ruleset
 
 
-def filter_for(tier: str) -> Sequence[syscalls.Instruction]:
-    """The seccomp filter of a tier, its pid still open."""
-    return syscalls.jail_filter(ARCH, lookups=tier != "seccomp", writes=tier == "namespace")
+def filter_for(tier: str) -> Filter:
+    """The seccomp filter of a tier."""
+    return Filter(syscalls.jail_filter(ARCH, lookups=tier != "seccomp", writes=tier == "namespace"))

@@ -9,6 +9,7 @@ message of the supervisor is one packet of JSON, with the run's descriptors atta
 
 import gc
 import importlib
+import io
 import json
 import os
 import resource
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from soarctl_code.jail import child, confine, syscalls
+from soarctl_code.jail import child, confine
 
 # Imported once, so that programs find them at once; in the seccomp tier, which refuses all paths, these are all.
 USUAL = [
@@ -52,7 +53,7 @@ class Server:
         self.mapped = confine.mapped_bytes()
         self.proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
         self.abi, self.ruleset = self.landlock()
-        self.filter = [] if tier in ("unsafe", "command") else confine.filter_for(tier)
+        self.filter = None if tier in ("unsafe", "command") else confine.filter_for(tier)
 
     def landlock(self) -> tuple[int, int]:
         """The kernel's Landlock version and a ready ruleset, or (0, -1) where the tier does without."""
@@ -81,8 +82,8 @@ class Server:
             confine.restrict_self(ruleset)
             os.close(ruleset)
         confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if self.filter:
-            confine.install_filter(syscalls.assemble(list(self.filter), os.getpid()))
+        if self.filter is not None:
+            self.filter.install()
         return outside
 
     def loop(self) -> None:
@@ -229,6 +230,7 @@ def main(tier: str, descriptor: int, scratch: int, network: bool) -> None:
         control.send(json.dumps({"failed": f"{error}"}).encode())
         return
     os.environ.clear()
+    settle_streams()
     warm()
     gc.collect()
     gc.disable()
@@ -254,6 +256,18 @@ def become_init() -> None:
         os.waitpid(pid, 0)
         os._exit(0)
     confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def settle_streams() -> None:
+    """Makes the standard streams what programs expect; children keep these objects, on descriptors of their own."""
+    streams = ((sys.stdin, "surrogateescape"), (sys.stdout, "strict"), (sys.stderr, "backslashreplace"))
+    for stream, errors in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors=errors)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
 
 
 def warm() -> None:

@@ -160,6 +160,8 @@ class Server:
             theirs.close()
             ours.settimeout(START_PATIENCE)
             self.facts: dict[str, Any] = json.loads(ours.recv(4096) or b'{"failed": "it ended at once"}')
+            if (said := self.hang_up_streams()) and "failed" in self.facts:
+                self.facts["failed"] += f": {said}"
         except (OSError, ValueError) as error:
             self.facts = {"failed": str(error)}
         ours.settimeout(None)
@@ -181,9 +183,19 @@ class Server:
         network = "0" if os.environ.get("SOARCTL_JAIL_NO_NETNS") else "1"
         return subprocess.Popen(
             [*command, "-s", "-S", "-B", "-P", "-c", BOOT, package, tier, str(descriptor), str(scratch), network],
-            pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, cwd=self.workdir or "/", start_new_session=True,
+            pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, cwd=self.workdir or "/", start_new_session=True,
         )  # fmt: skip
+
+    def hang_up_streams(self) -> str:
+        """Closes our ends of the server's standard streams, which were pipes so that Python there sees pipes."""
+        said = b""
+        for stream in (self.process.stderr, self.process.stdout):
+            if stream is not None:
+                os.set_blocking(stream.fileno(), False)
+                said = said or stream.read(4096) or b""
+                stream.close()
+        return said.decode("utf-8", "replace").strip()[-500:]
 
     def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         socket.send_fds(self.control, [json.dumps(message).encode()], list(descriptors))

@@ -7,6 +7,7 @@ test compares them with libseccomp's.
 import errno
 import platform
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # name: (x86-64, aarch64); 0 where a machine has no such call (read is 0 on x86-64, and stands apart for that).
@@ -186,8 +187,6 @@ def one_of(argument: int, values: tuple[int, ...]) -> list[Instruction]:
     return [*out, Instruction(RETURN, ERRNO | errno.EPERM)]
 
 
-def assemble(program: list[Instruction], pid: int = 0) -> bytes:
-    """The filter as the kernel reads it, for the process `pid`."""
-    return b"".join(
-        struct.pack("=HBBI", i.code, i.if_true, i.if_false, pid if i.k == OWN_PID else i.k) for i in program
-    )
+def assemble(program: Sequence[Instruction]) -> bytes:
+    """The filter as the kernel reads it."""
+    return b"".join(struct.pack("=HBBI", i.code, i.if_true, i.if_false, i.k) for i in program)
