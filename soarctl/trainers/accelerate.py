@@ -34,8 +34,8 @@ class AccelerateTrainer(Trainer):
     """Most tokens in one forward and backward, padding included; halved when memory runs out."""
     max_sequences: PositiveInt = 4096
     """Most sequences sampled at once; halved when memory runs out."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """Implementation of attention in transformers."""
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """Implementation of attention in transformers. `auto`: sdpa where the architecture has it."""
 
     def load(self, model: ModelSource, seed: int) -> Engine:
         from soarctl.trainers.engine import load

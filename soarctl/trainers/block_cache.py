@@ -1,14 +1,14 @@
 """A key-value cache that is written in place and loses rows cheaply."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 # Positions that are allocated at once. transformers' own cache copies everything it holds at every token.
-BLOCK = 64
+BLOCK = 16
 
 
 class BlockLayer(CacheLayerMixin):
@@ -17,28 +17,40 @@ class BlockLayer(CacheLayerMixin):
     is_sliding = False
     is_croppable = False
 
-    def __init__(self) -> None:
+    def __init__(self, length: int = 0) -> None:
         super().__init__()
-        self.length = 0
+        self.length = length
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.keys = _grown(key_states[:, :, :0], key_states.shape[2])
-        self.values = _grown(value_states[:, :, :0], key_states.shape[2])
+        # What is read in one go is gathered into a larger layer before anything is added.
+        self.keys = _room(key_states, key_states.shape[0], key_states.shape[2])
+        self.values = _room(value_states, value_states.shape[0], value_states.shape[2])
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if self.keys is None or self.values is None:
+        if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
         assert self.values is not None
         end = self.length + key_states.shape[2]
         if end > self.keys.shape[2]:
-            self.keys = _grown(self.keys[:, :, : self.length], end + BLOCK)
-            self.values = _grown(self.values[:, :, : self.length], end + BLOCK)
+            rows_B = torch.arange(self.keys.shape[0], device=self.keys.device)
+            self.keys = _gathered(self.keys[:, :, : self.length], rows_B)
+            self.values = _gathered(self.values[:, :, : self.length], rows_B)
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def gathered(self, rows_B: Tensor) -> "BlockLayer":
+        """A layer of these rows, which may repeat, with room for another block."""
+        assert self.keys is not None
+        assert self.values is not None
+        layer = BlockLayer(self.length)
+        layer.keys = _gathered(self.keys[:, :, : self.length], rows_B)
+        layer.values = _gathered(self.values[:, :, : self.length], rows_B)
+        layer.is_initialized = True
+        return layer
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -61,27 +73,34 @@ class BlockCache(Cache):
         """Positions filled."""
         return self.get_seq_length()
 
-    @classmethod
-    def joined(cls, parts: Sequence["BlockCache"], rows_B: Tensor) -> "BlockCache":
-        """These rows of several caches of one length, counted through all of them; a row may be taken repeatedly."""
-        cache = cls()
-        for layers in zip(*(part.layers for part in parts), strict=True):
-            joined = BlockLayer()
-            joined.length = parts[0].length
-            joined.is_initialized = True
-            joined.keys = torch.cat([layer.keys for layer in layers]).index_select(0, rows_B)
-            joined.values = torch.cat([layer.values for layer in layers]).index_select(0, rows_B)
-            cache.layers.append(joined)
-        return cache
-
-    def keep(self, rows_B: Tensor) -> None:
-        """Drops all rows but these."""
-        for layer in self.layers:
-            layer.keys = layer.keys.index_select(0, rows_B)
-            layer.values = layer.values.index_select(0, rows_B)
+    def gather(self, rows_B: Tensor) -> None:
+        """Takes these rows, which may repeat, in place of all."""
+        # One layer after the other, so that little is held twice.
+        for i, layer in enumerate(cast(list[BlockLayer], self.layers)):
+            self.layers[i] = layer.gathered(rows_B)
 
 
-def _grown(filled: Tensor, capacity: int) -> Tensor:
-    grown = filled.new_empty(*filled.shape[:2], capacity, filled.shape[3])
-    grown[:, :, : filled.shape[2]] = filled
-    return grown
+def joined(caches: Sequence[BlockCache]) -> BlockCache:
+    """The rows of several caches of one length, one after the other."""
+    if len(caches) == 1:
+        return caches[0]
+    cache = BlockCache()
+    for parts in zip(*(cast(list[BlockLayer], part.layers) for part in caches), strict=True):
+        layer = BlockLayer()
+        keys, values = (
+            torch.cat([cast(Tensor, states) for states in stacked])
+            for stacked in zip(*((part.keys, part.values) for part in parts), strict=True)
+        )
+        layer.update(keys, values)
+        cache.layers.append(layer)
+    return cache
+
+
+def _room(like: Tensor, rows: int, capacity: int) -> Tensor:
+    return like.new_empty(rows, like.shape[1], capacity, like.shape[3])
+
+
+def _gathered(filled: Tensor, rows_B: Tensor) -> Tensor:
+    gathered = _room(filled, len(rows_B), filled.shape[2] + BLOCK)
+    torch.index_select(filled, 0, rows_B, out=gathered[:, :, : filled.shape[2]])
+    return gathered

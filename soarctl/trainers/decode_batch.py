@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soarctl.api import Sampling
-from soarctl.trainers.block_cache import BlockCache
+from soarctl.trainers.block_cache import BlockCache, joined
 from soarctl.trainers.draw import draw, wide_float
 from soarctl.trainers.forward import Forward
 from soarctl.trainers.stops import StopFinder
@@ -125,7 +125,8 @@ class DecodeBatch:
             place_S_W[s, : len(rows)] = place_S_U[s, [number[row.prompt_ids] for row in rows]]
             n += len(rows)
         place_B = torch.from_numpy(place_S_W.ravel()).to(self._forward.device)
-        cache = BlockCache.joined(caches, place_B)
+        cache = joined(caches)
+        cache.gather(place_B)
         return self._running(index_S_W.ravel(), cache.length), cache, logits_M_V[place_B]
 
     def _read(
@@ -206,7 +207,7 @@ class DecodeBatch:
         # Of each policy those that are alive, in order, and as many others as the rectangle needs.
         kept_S_W = np.argsort(~alive_S_W, axis=1, kind="stable")[:, :width]
         first_S = np.arange(len(self._rows_S))[:, None] * alive_S_W.shape[1]
-        cache.keep(running.keep((kept_S_W + first_S).ravel()))
+        cache.gather(running.keep((kept_S_W + first_S).ravel()))
 
     def _save(self, running: _Running, now: int) -> None:
         self._tokens_N_T[running.index_B, :now] = running.tokens_B_T[:, :now].cpu().numpy()

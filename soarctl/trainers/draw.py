@@ -63,7 +63,7 @@ def nucleus(logprobs_B_V: Tensor, top_p: float) -> Tensor:
 
     Source: Holtzman et al. 2020, arXiv 1904.09751.
     """
-    sorted_B_V, order_B_V = logprobs_B_V.sort(1, descending=True, stable=True)
+    sorted_B_V, order_B_V = torch.sort(logprobs_B_V, dim=1, descending=True, stable=True)
     probs_B_V = sorted_B_V.exp()
     # A token stays if those before it do not reach top_p by themselves; so the first one always stays.
     out_B_V = probs_B_V.cumsum(1) - probs_B_V >= top_p

@@ -28,7 +28,7 @@ def load(trainer: AccelerateTrainer, model: ModelSource, seed: int) -> "Accelera
     dtype = trainer.dtype
     if dtype == "auto":
         dtype = "float32" if accelerator.device.type == "cpu" else "bfloat16"
-    base = model_source.load(model, getattr(torch, dtype), trainer.attention)
+    base = model_source.load(model, getattr(torch, dtype), None if trainer.attention == "auto" else trainer.attention)
     base.model.to(accelerator.device)
     return AccelerateEngine(trainer, model, base, accelerator, seed)
 
@@ -65,7 +65,7 @@ class AccelerateEngine(Engine):
             chat_template=source.chat_template,
         )
         gradient = PolicyGradient(forward, layout, tokens=trainer.micro_batch_tokens, autocast=autocast)
-        self._machinery = Machinery(forward, layout, decoder, gradient, autocast)
+        self.machinery = Machinery(forward, layout, decoder, gradient, autocast)
 
     @property
     def width(self) -> int:
@@ -73,7 +73,7 @@ class AccelerateEngine(Engine):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        model, device = self._base.model, self._machinery.forward.device
+        model, device = self._base.model, self.machinery.forward.device
         return {
             "base": self._source.base,
             "revision": self._source.revision,
@@ -81,7 +81,7 @@ class AccelerateEngine(Engine):
             "weights_sha256": self._base.weight_hashes(),
             "architecture": type(model).__name__,
             "parameters": model.num_parameters(),
-            "adapter_parameters": self._machinery.layout.size,
+            "adapter_parameters": self.machinery.layout.size,
             "dtype": str(model.dtype).removeprefix("torch."),
             "mixed_precision": self._trainer.mixed_precision,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -89,13 +89,13 @@ class AccelerateEngine(Engine):
         }
 
     def start(self) -> Policy:
-        return self._machinery.layout.start(self._seed)
+        return self.machinery.layout.start(self._seed)
 
     def fleet(self, starts_S: Sequence[Policy], optimizer: Optimizer) -> Fleet:
-        return AdapterFleet(self._machinery, starts_S, optimizer)
+        return AdapterFleet(self.machinery, starts_S, optimizer)
 
     def export(self, policy: Policy, directory: Path, *, merge: bool) -> None:
         if merge:
-            export_merged(self._base, self._machinery.layout, policy, directory)
+            export_merged(self._base, self.machinery.layout, policy, directory)
         else:
-            export_adapter(self._base, self._source.base, self._machinery.layout, policy, directory)
+            export_adapter(self._base, self._source.base, self.machinery.layout, policy, directory)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from soarctl.api import Policy
 from soarctl.trainers.fleet_weights import AdapterLayout
-from soarctl.trainers.model_source import BaseModel
+from soarctl.trainers.model_source import BaseModel, quiet
 
 
 def export_adapter(base: BaseModel, name: str, layout: AdapterLayout, policy: Policy, directory: Path) -> None:
@@ -45,7 +45,8 @@ def export_merged(base: BaseModel, layout: AdapterLayout, policy: Policy, direct
         update = tensors[f"{name}.lora_B"] @ tensors[f"{name}.lora_A"] * layout.scale
         merged = layer.weight.float().cpu() + update
         weights[f"{name}.weight"] = merged.to(layer.weight.dtype)
-    base.model.save_pretrained(directory, state_dict=weights)
+    with quiet():
+        base.model.save_pretrained(directory, state_dict=weights)
     base.tokenizer.save_pretrained(directory)
 
 

@@ -1,7 +1,7 @@
 """A fleet of adapters over one frozen model."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,10 +39,10 @@ class AdapterFleet(Fleet):
         self._optimizer = FleetAdamW(weights_S_P, options)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        return self._machinery.decoder.sample(prompts, sampling, self._serve)
+        return self._machinery.decoder.sample(prompts, sampling, self.serve)
 
     @contextmanager
-    def _serve(self, policies: Sequence[int]) -> Iterator[None]:
+    def serve(self, policies: Sequence[int]) -> Generator[None]:
         layout, forward = self._machinery.layout, self._machinery.forward
         adapters = layout.for_decoding(self._optimizer.weights_S_P[list(policies)], forward.dtype)
         with self._machinery.autocast(), bound(layout.layers, adapters):

@@ -1,8 +1,9 @@
 """A linear layer that serves the S policies of a fleet in one call."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +34,11 @@ class Merged:
 
     def __call__(self, layer: nn.Linear, x: Tensor) -> Tensor:
         rows_S_N_in = x.reshape(self.weight_S_in_out.shape[0], -1, x.shape[-1])
-        if layer.bias is None:  # torch's annotation leaves out that a bias may be None
+        bias = cast(Tensor | None, layer.bias)
+        if bias is None:
             y_S_N_out = torch.bmm(rows_S_N_in, self.weight_S_in_out)
         else:
-            y_S_N_out = torch.baddbmm(layer.bias, rows_S_N_in, self.weight_S_in_out)
+            y_S_N_out = torch.baddbmm(bias, rows_S_N_in, self.weight_S_in_out)
         return y_S_N_out.view(*x.shape[:-1], -1)
 
 
@@ -93,7 +95,7 @@ def _names(target: str, name: str) -> bool:
 
 
 @contextmanager
-def bound(layers: Mapping[str, FleetLinear], adapters: Mapping[str, LowRank | Merged]) -> Iterator[None]:
+def bound(layers: Mapping[str, FleetLinear], adapters: Mapping[str, LowRank | Merged]) -> Generator[None]:
     """Within it the layers serve these adapters; afterwards those they served before."""
     before = {name: layer.bound for name, layer in layers.items()}
     try:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ class FleetAdamW:
         weights.sub_(step_size * mean / spread)
         self.weights_S_P[rows], self._mean_S_P[rows], self._square_S_P[rows] = weights, mean, square
 
-    def _column(self, values_S: NDArray[np.float64]) -> Tensor:
+    def _column(self, values_S: NDArray[np.floating[Any]]) -> Tensor:
         return torch.tensor(values_S, dtype=torch.float32, device=self.weights_S_P.device)[:, None]
 
     def state(self) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:

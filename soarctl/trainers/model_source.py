@@ -2,10 +2,11 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 import huggingface_hub
 import torch
@@ -32,12 +33,12 @@ class BaseModel:
 
     def eos_ids(self) -> list[int]:
         """All tokens that end a text."""
-        ended = getattr(self.model.generation_config, "eos_token_id", None)
+        ended: int | list[int] | None = getattr(self.model.generation_config, "eos_token_id", None)
         if ended is None:
-            ended = self.tokenizer.eos_token_id
+            ended = cast(int | None, self.tokenizer.eos_token_id)
         if ended is None:
             return []
-        return [ended] if isinstance(ended, int) else list(ended)
+        return [ended] if isinstance(ended, int) else ended
 
     def weight_hashes(self) -> dict[str, str]:
         """SHA-256 of each weights file, by name."""
@@ -48,8 +49,13 @@ class BaseModel:
         return hashes
 
 
-def load(source: ModelSource, dtype: torch.dtype, attention: str) -> BaseModel:
+def load(source: ModelSource, dtype: torch.dtype, attention: str | None) -> BaseModel:
     """Loads weights from safetensors and the tokenizer beside them.
+
+    Args:
+        source: which model.
+        dtype: of its weights.
+        attention: transformers' name for how attention is done; None for its own choice.
 
     Raises:
         ModelError: there is no such model, it cannot be reached, or it is not one that can be used.
@@ -57,7 +63,7 @@ def load(source: ModelSource, dtype: torch.dtype, attention: str) -> BaseModel:
     directory, commit = _locate(source)
     _check(directory, source.base)
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=source.trust_remote_code)
             model = AutoModelForCausalLM.from_pretrained(
                 directory,
@@ -73,7 +79,7 @@ def load(source: ModelSource, dtype: torch.dtype, attention: str) -> BaseModel:
         raise ModelError(
             f'"{source.base}" cannot be loaded: {_first_line(error)}', at="model.base", hint=hint
         ) from error
-    if model._is_stateful:
+    if getattr(model, "_is_stateful", False):
         raise ModelError(
             f'"{source.base}" is a {model.config.model_type}, which keeps a recurrent state',
             at="model.base",
@@ -113,7 +119,7 @@ def _in_package(base: str) -> Path:
 
 def _from_hub(source: ModelSource) -> tuple[Path, str | None]:
     try:
-        with _quiet():
+        with quiet():
             directory = Path(
                 huggingface_hub.snapshot_download(
                     source.base,
@@ -154,7 +160,7 @@ def _check(directory: Path, base: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Without transformers' progress bars and notices."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -1,0 +1,223 @@
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from soarctl.api import (
+    Completion,
+    Engine,
+    GradedSample,
+    ModelError,
+    Optimizer,
+    Policy,
+    Prompt,
+    Sampling,
+    Stream,
+)
+from soarctl.trainers import policy_gradient
+from soarctl.trainers.engine import AccelerateEngine
+
+Load = Callable[..., AccelerateEngine]
+KL = Optimizer(lr=1e-3, kl=0.05, temperature=0.8)
+
+
+def noisy(policy: Policy, seed: int, size: float = 0.1) -> Policy:
+    rng = np.random.default_rng(seed)
+    return Policy({k: (v + size * rng.standard_normal(v.shape)).astype(np.float32) for k, v in policy.tensors.items()})
+
+
+def graded(rng: np.random.Generator, count: int, zeros: int = 1) -> list[GradedSample]:
+    """Random completions of 1 to 12 tokens; the first `zeros` of them without advantage."""
+    samples = list[GradedSample]()
+    for i in range(count):
+        prompt, written = rng.integers(2, 31, rng.integers(1, 9)), rng.integers(1, 31, rng.integers(1, 13))
+        completion = Completion("", tuple(prompt.tolist()), tuple(written.tolist()), (-1.0,) * len(written), "eos")
+        samples.append(GradedSample(completion, 0.0 if i < zeros else float(rng.standard_normal())))
+    return samples
+
+
+def reference_gradient(
+    directory: str, policy: Policy, samples: Sequence[GradedSample], options: Optimizer
+) -> dict[str, np.ndarray]:
+    """The gradient of the loss by its definition: fp64, one sequence at a time, adapters added to the weights."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64)
+    base = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64)
+    leaves = {k: torch.tensor(v, dtype=torch.float64, requires_grad=True) for k, v in policy.tensors.items()}
+    weights = dict(model.named_parameters())
+    for name in {key.rsplit(".", 1)[0] for key in leaves}:
+        weights[f"{name}.weight"] = (
+            weights[f"{name}.weight"] + 2.0 * leaves[f"{name}.lora_B"] @ leaves[f"{name}.lora_A"]
+        )
+
+    def logprobs(logits: torch.Tensor, c: Completion) -> torch.Tensor:
+        steps = (logits[0, len(c.prompt_ids) - 1 : -1] / options.temperature).log_softmax(1)
+        return torch.stack([step[token] for step, token in zip(steps, c.token_ids, strict=True)])
+
+    loss = torch.zeros((), dtype=torch.float64)
+    for sample in samples:
+        c = sample.completion
+        ids = torch.tensor([c.prompt_ids + c.token_ids])
+        logp = logprobs(torch.func.functional_call(model, weights, (ids,), {"use_cache": False}).logits, c)
+        ref = logprobs(base(ids, use_cache=False).logits, c).detach()
+        k3 = (ref - logp).exp() - (ref - logp) - 1
+        length = len(c.token_ids) if options.aggregation == "seq_mean" else 1
+        loss = loss + (-sample.advantage * logp.sum() + options.kl * k3.sum()) / length / len(samples)
+    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    return {name: g.numpy() for name, g in zip(leaves, gradients, strict=True)}
+
+
+@pytest.mark.parametrize("tokens", [16384, 60, 1])
+@pytest.mark.parametrize("options", [KL, Optimizer(lr=1e-3, aggregation="seq_mean"), Optimizer(lr=1e-3)])
+def test_gradients_are_those_of_the_definition(
+    tokens: int, options: Optimizer, load: Load, models: dict[str, str]
+) -> None:
+    engine = load(rank=4, alpha=8, micro_batch_tokens=tokens)
+    rng = np.random.default_rng(0)
+    samples = [graded(rng, 5), graded(rng, 3), graded(rng, 2, zeros=2)]
+    policies = [noisy(engine.start(), s) for s in range(3)]
+    # One step of gradient descent by way of the moments: after it, mean = 0.1 x gradient.
+    fleet = engine.fleet(
+        policies,
+        Optimizer(**{f: getattr(options, f) for f in ("kl", "aggregation", "temperature")}, lr=1e-3, max_grad_norm=1e9),
+    )
+    stats = fleet.reinforce(samples)
+    mean_S_P = torch.from_numpy(np.array(fleet.state()["mean"]))
+    found = engine.machinery.layout.views(mean_S_P)
+    for s in range(3):
+        if s == 2 and options.kl == 0:
+            assert not stats[s].stepped
+            continue
+        expected = reference_gradient(models["llama"], policies[s], samples[s], options)
+        scale = max(abs(g).max() for g in expected.values())
+        for name, gradient in expected.items():
+            assert np.allclose(found[name][s].numpy() / 0.1, gradient, rtol=0, atol=1e-5 * scale), name
+        norm = np.sqrt(sum((g**2).sum() for g in expected.values()))
+        assert stats[s].grad_norm == pytest.approx(norm, rel=1e-4)
+        trained = [g for g in samples[s] if g.advantage or options.kl]
+        assert stats[s].tokens == sum(len(g.completion.token_ids) for g in trained)
+
+
+@pytest.mark.parametrize("options", [KL, Optimizer(lr=1e-3, warmup_steps=3, horizon=15)])
+def test_a_policy_in_a_fleet_takes_the_steps_it_takes_alone(engine: Engine, options: Optimizer) -> None:
+    size = 16
+    starts = [noisy(engine.start(), s % 3) for s in range(size)]
+    fleet, alone = engine.fleet(starts, options), engine.fleet([starts[5]], options)
+    for step in range(10):
+        rng = np.random.default_rng(step)
+        samples_S = [graded(rng, 2 + s % 3) for s in range(size)]
+        fleet.reinforce(samples_S)
+        alone.reinforce([samples_S[5]])
+    for name, tensor in alone.snapshot(0).tensors.items():
+        assert np.allclose(fleet.snapshot(5).tensors[name], tensor, rtol=0, atol=1e-5)
+        assert not np.allclose(starts[5].tensors[name], tensor, rtol=0, atol=1e-4)
+
+
+def test_a_fleet_takes_the_steps_of_adamw_on_plain_lora(engine: Engine, models: dict[str, str]) -> None:
+    start, options = noisy(engine.start(), 0), Optimizer(lr=1e-3, kl=0.05)
+    fleet = engine.fleet([start], options)
+    leaves = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in start.tensors.items()}
+    adamw = torch.optim.AdamW(leaves.values(), lr=1e-3, weight_decay=0.0)
+    for step in range(3):
+        samples = graded(np.random.default_rng(step), 3)
+        fleet.reinforce([samples])
+        now = Policy({k: v.detach().numpy() for k, v in leaves.items()})
+        for name, gradient in reference_gradient(models["llama"], now, samples, options).items():
+            leaves[name].grad = torch.tensor(gradient, dtype=torch.float32)
+        torch.nn.utils.clip_grad_norm_(leaves.values(), 1.0)
+        adamw.step()
+    for name, tensor in fleet.snapshot(0).tensors.items():
+        assert np.allclose(tensor, leaves[name].detach().numpy(), rtol=0, atol=2e-5)
+
+
+def test_a_policy_without_advantages_is_left_untouched(engine: Engine) -> None:
+    fleet = engine.fleet([engine.start()] * 2, Optimizer(lr=1e-3))
+    rng = np.random.default_rng(0)
+    stats = fleet.reinforce([graded(rng, 3, zeros=3), graded(rng, 3)])
+    assert [s.stepped for s in stats] == [False, True]
+    assert (stats[0].tokens, stats[0].grad_norm) == (0, 0)
+    for name, tensor in engine.start().tensors.items():
+        assert (fleet.snapshot(0).tensors[name] == tensor).all()
+    assert fleet.state()["updates"].tolist() == [0, 1]
+
+
+def test_samplers_and_trainers_logprobs_agree(engine: Engine) -> None:
+    fleet = engine.fleet([noisy(engine.start(), s) for s in range(2)], Optimizer(lr=1e-3, temperature=0.7))
+    asked = [Prompt(s, text, 8, Stream((s, text))) for s in range(2) for text in ("abc", "the cat:")]
+    found = fleet.sample(asked, Sampling(20, temperature=0.7))
+    samples_S = [[GradedSample(c, 1.0) for g in found[2 * s : 2 * s + 2] for c in g] for s in range(2)]
+    for stats in fleet.reinforce(samples_S):
+        assert 0 < stats.logprob_gap < 1e-5
+
+
+def test_a_restored_fleet_goes_on_bit_for_bit(engine: Engine) -> None:
+    starts = [noisy(engine.start(), s) for s in range(2)]
+    samples = [[graded(np.random.default_rng((step, s)), 3) for s in range(2)] for step in range(6)]
+    first = engine.fleet(starts, KL)
+    for step in range(3):
+        first.reinforce(samples[step])
+    state = first.state()
+    for step in range(3, 6):
+        first.reinforce(samples[step])
+    second = engine.fleet(starts, KL)
+    second.restore(state)
+    for step in range(3, 6):
+        second.reinforce(samples[step])
+    for name, array in first.state().items():
+        assert (np.asarray(second.state()[name]) == np.asarray(array)).all()
+
+
+def test_out_of_memory_halves_the_micro_batch_and_changes_no_gradient(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples_S = [graded(np.random.default_rng(s), 6) for s in range(2)]
+    expected = load(rank=4).fleet([load(rank=4).start()] * 2, KL)
+    expected.reinforce(samples_S)
+    engine = load(rank=4, micro_batch_tokens=128)
+    fleet = engine.fleet([engine.start()] * 2, KL)
+    calls, log_probs = iter(range(1_000_000)), policy_gradient.log_probs
+
+    def log_probs_once_out_of_memory(*arguments: object) -> object:
+        if next(calls) == 3:
+            raise torch.OutOfMemoryError
+        return log_probs(*arguments)
+
+    monkeypatch.setattr(policy_gradient, "log_probs", log_probs_once_out_of_memory)
+    with pytest.warns(UserWarning, match="out of memory while training: 64 tokens at once from now on"):
+        fleet.reinforce(samples_S)
+    scale = abs(expected.state()["mean"]).max()
+    assert np.allclose(fleet.state()["mean"], expected.state()["mean"], rtol=0, atol=1e-5 * scale)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fleet.reinforce(samples_S)
+
+
+def test_a_sequence_that_does_not_fit_by_itself_is_an_error(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    def log_probs(*arguments: object) -> object:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(policy_gradient, "log_probs", log_probs)
+    engine = load(micro_batch_tokens=1)
+    completion = Completion("", (2, 3), (4, 5), (-1.0, -1.0), "eos")
+    with pytest.raises(ModelError) as error:
+        engine.fleet([engine.start()], KL).reinforce([[GradedSample(completion, 1.0)]])
+    assert str(error.value) == (
+        "out of memory while training on a single sequence of 3 tokens\n"
+        "  lower max_new_tokens or the trainer's rank, or use a smaller model or dtype"
+    )
+
+
+def test_adapters_of_a_bf16_model_are_fp32_and_learn(load: Load) -> None:
+    engine = load(dtype="bfloat16", rank=4)
+    assert engine.facts["dtype"] == "bfloat16"
+    fleet = engine.fleet([engine.start()], Optimizer(lr=1e-5))
+    completions = fleet.sample([Prompt(0, "abc", 4, Stream((0,)))], Sampling(8))[0]
+    (stats,) = fleet.reinforce([[GradedSample(c, (-1.0) ** i) for i, c in enumerate(completions)]])
+    assert stats.stepped
+    assert stats.logprob_gap < 0.05
+    for name, tensor in fleet.snapshot(0).tensors.items():
+        assert tensor.dtype == np.float32
+        # A step that bf16 would round away.
+        assert name.endswith("A") or abs(tensor).max() == pytest.approx(1e-5, rel=0.02)
