@@ -117,6 +117,14 @@ _CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*\)?[.:]?(?:\s*(\S.*))?", re.DOTALL)
 _MARKED_CHOICE = re.compile(r"\(\s*([A-Za-z])\s*\)|([A-Z])[.:)]")
 _TEXT = re.compile(r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|mathbf|bf|rm)\s*\{([^{}]*)\}")
 _MATRIX = re.compile(r"\\begin\{([bpvBV]?matrix|smallmatrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_NAMED_SETS = {
+    "allrealnumbers": Named("R"),
+    "allreals": Named("R"),
+    "realnumbers": Named("R"),
+    "therealnumbers": Named("R"),
+    "emptyset": Named("empty"),
+    "theemptyset": Named("empty"),
+}
 _BASE_WORDS = {word: value for word, value in _NUMBER_WORDS.items() if value >= 2}
 _NOT_WORD = re.compile(r"[^a-z0-9]+")
 
@@ -157,12 +165,12 @@ def _choice(text: str) -> Choice | None:
     if plain.startswith("{") and plain.endswith("}"):
         plain = plain[1:-1].strip()
     marked = _MARKED_CHOICE.match(plain)
-    if marked and (marked[1] is None or plain != text or marked.end() == len(plain)):
+    if marked and (marked[1] is None or plain != text or marked.end() == len(plain) or plain[marked.end()] == " "):
         letter = (marked[1] or marked[2]).upper()
         rest = plain[marked.end() :].strip()
         if not rest:
             return Choice(letter)
-        if marked[1] and plain == text:
+        if marked[1] and plain == text and not (marked[1] in "ABCDEFGH" and plain[marked.end()] == " "):
             return None  # (x) 5 in plain mathematics is a product
         try:
             return Choice(letter, _read(tokenize(rest)))
@@ -383,7 +391,7 @@ def _words(text: str) -> Answer:
     words = _NOT_WORD.sub("", lowered)
     if not words:
         raise Unreadable("no words")
-    return Words(words)
+    return _NAMED_SETS.get(words) or Words(words)
 
 
 _UNITS = {

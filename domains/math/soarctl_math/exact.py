@@ -10,6 +10,7 @@ Whatever would grow out of proportion raises `Beyond`, before it is computed.
 """
 
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +23,8 @@ MAX_BITS = 60_000
 MAX_TERMS = 300
 MAX_WORK = 20_000
 """Products of terms in one multiplication."""
+WORK = 30_000
+"""Of one comparison: a third of a second. A product of two terms counts 1, and more with long coefficients."""
 _TRIAL = 3000
 
 Monomial = tuple[tuple[str | int, Fraction], ...]
@@ -34,6 +37,24 @@ class Beyond(Exception):
 
 class Undefined(Exception):
     """Not a value at all: a division by zero, say."""
+
+
+class _Allowance(threading.local):
+    left = WORK
+
+
+_allowance = _Allowance()
+
+
+def allow(work: int) -> None:
+    """Sets what this thread may spend from now on, until it gets `Beyond`."""
+    _allowance.left = work
+
+
+def _spend(work: int) -> None:
+    _allowance.left -= work
+    if _allowance.left < 0:
+        raise Beyond("work")
 
 
 ONE: Monomial = ()
@@ -139,6 +160,7 @@ def _add(one: Exact, other: Exact) -> Exact:
 def _sum(one: Polynomial, other: Polynomial) -> Polynomial:
     total = dict(one)
     for monomial, coefficient in other.items():
+        _spend(1 + _bits(coefficient) // 200)
         value = _checked(total.get(monomial, Fraction(0)) + coefficient)
         if value:
             total[monomial] = value
@@ -155,8 +177,10 @@ def _multiply(one: Polynomial, other: Polynomial) -> Polynomial:
     total: dict[Monomial, Fraction] = {}
     for m, c in one.items():
         for n, d in other.items():
-            if _bits(c) + _bits(d) > MAX_BITS:
+            bits = _bits(c) + _bits(d)
+            if bits > MAX_BITS:
                 raise Beyond("digits")
+            _spend(1 + bits // 200)
             monomial, coefficient = _merge(m, n)
             value = total.get(monomial, Fraction(0)) + c * d * coefficient
             if value:

@@ -59,6 +59,8 @@ _GREEK = named(
 )
 _PREFIXES = frozenset({"angle", "triangle", "measuredangle", "overline", "vec", "bar", "hat", "tilde", "widehat"})
 _TRIGONOMETRIC = named("sin cos tan cot sec csc")
+_FOREIGN = named("begin end sum prod int lim det pmod bmod mod partial mathbb cup cap setminus cdots ldots dots")
+"""What Math-Verify reads and we do not. A command that it does not know it drops, and \\neg 5 would be 5."""
 _CLOSERS = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "|": "|", "lfloor": "rfloor", "lceil": "rceil"}
 APPLIED = frozenset("fghFGPQ")
 """Letters that are functions where a parenthesis follows them."""
@@ -355,7 +357,7 @@ class _Reader:
             return Node("symbol", name=f"{name} {spelled(inner)}")
         if name in ("displaystyle", "it", "rm", "bf"):
             return self.atom()
-        raise Unsupported(f"\\{name} is not understood")
+        raise (Unsupported if name in _FOREIGN else Unreadable)(f"\\{name} is not understood")
 
     def root(self) -> Node:
         degree = None
@@ -401,7 +403,8 @@ class _Reader:
     def argument_of_log(self) -> Node:
         if self.is_sign("{"):
             return self.group("{")
-        return self.atom()
+        # \log_28 is the logarithm of 8 to the base 2; \log_10 x is meant to have the base 10.
+        return self.argument() if self.at + 1 == len(self.tokens) else self.atom()
 
     def several(self) -> list[Node]:
         self.expect("(")
@@ -450,7 +453,7 @@ def parse_expression(tokens: Sequence[Token]) -> Node:
         node = function("binom", node, reader.sum())
     if (left := reader.peek()) is not None:
         if left.kind == COMMAND:
-            raise Unsupported(f"\\{left.text} is left over")
+            raise (Unsupported if left.text in _FOREIGN else Unreadable)(f"\\{left.text} is left over")
         raise Unreadable(f'"{left.text}" is left over')
     return node
 

@@ -25,14 +25,20 @@ _NUMBER = re.compile(r"(?<![\w.])[-−]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 _THOUGHT = "</think>"
 
 
-def boxed(text: str) -> str | None:
-    """What the last box holds; boxes side by side make a list. None where the last one is missing or not closed."""
+def boxed(text: str, *, alone: bool = False) -> str | None:
+    """What the last box holds, or None where it is missing or not closed.
+
+    Args:
+        alone: the last box only; else boxes that stand side by side with it make a list.
+    """
     if "\\boxed" not in text and "\\fbox" not in text and "\\framebox" not in text:
         return None
     last = max(text.rfind("\\boxed"), text.rfind("\\fbox"), text.rfind("\\framebox"))
     content, end = _content(text, last)
     if content is None:
         return None
+    if alone:
+        return content
     # Boxes that stand side by side belong together: \boxed{3} and \boxed{5}.
     parts, start = [content], last
     while len(parts) < 32:

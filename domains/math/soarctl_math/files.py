@@ -4,10 +4,10 @@ What is wrong with a file is counted with the places where it stands, and read p
 """
 
 import csv
-import gzip
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,22 +176,29 @@ def _json_lines(content: bytes, report: Report) -> Iterator[tuple[str, Row]]:
 
 def _bytes(path: Path, report: Report) -> bytes:
     """The content, decompressed; what could be read of it, where it is cut off."""
-    raw = path.open("rb")
-    with raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        if not zipped:
+    with path.open("rb") as raw:
+        if raw.read(2) != b"\x1f\x8b":
+            raw.seek(0)
             return raw.read()
+        raw.seek(0)
         parts: list[bytes] = []
-        try:
-            with gzip.open(raw) as unzipped:
-                while part := unzipped.read(1 << 20):
-                    parts.append(part)
-                    if len(parts) > MAX_BYTES >> 20:
+        size, stream, problem = 0, zlib.decompressobj(31), ""
+        while not problem and (block := stream.unused_data or raw.read(1 << 18)):
+            if stream.eof:
+                stream = zlib.decompressobj(31)  # a file may hold several streams
+            try:
+                parts.append(stream.decompress(block, 1 << 24))
+                while stream.unconsumed_tail:
+                    parts.append(stream.decompress(stream.unconsumed_tail, 1 << 24))
+                    size += len(parts[-1])
+                    if size > MAX_BYTES:
                         raise DataError(f"decompresses to more than {MAX_BYTES >> 30} GiB", at=str(path))
-        except (EOFError, gzip.BadGzipFile, OSError) as error:
-            lines = sum(part.count(b"\n") for part in parts)
-            report.note("gzip stream cut off or damaged", f"after line {lines}: {error}")
+            except zlib.error as error:
+                problem = str(error)
+        if not problem and not stream.eof:
+            problem = "it ends too early"
+        if problem:
+            report.note("gzip stream cut off or damaged", f"after line {sum(p.count(10) for p in parts)}: {problem}")
         return b"".join(parts)
 
 

@@ -117,7 +117,7 @@ def _math(row: Row, source: Source) -> Problem:
     if "answer" in row or "solution" not in row:
         answer = _gold(row.get("answer"))
     else:
-        solution = boxed(str(row["solution"]))
+        solution = boxed(str(row["solution"]), alone=True)
         if solution is None:
             raise Skipped("row whose solution has no box")
         answer = _gold(solution)

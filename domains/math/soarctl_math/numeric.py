@@ -20,7 +20,7 @@ COARSE, FINE = 60, 400
 MAX_LOG = 40_000
 """Values are kept between exp(-MAX_LOG) and exp(MAX_LOG)."""
 MAX_ANGLE = 10**30
-POINTS = 4
+POINTS = 6
 COUNTERS = frozenset("nkmNKM")
 """Variables that count: they are tried at integers, so that (-1)^n and n! mean what they say."""
 
@@ -60,7 +60,7 @@ def same(one: Node, other: Node) -> bool:
     """
     names = sorted(symbols(one) | symbols(other))
     compared = 0
-    points = 1 if not names else 10 * POINTS if _steps(one) or _steps(other) else POINTS
+    points = 1 if not names else 8 * POINTS if _steps(one) or _steps(other) else POINTS
     for point in range(points):
         try:
             if not _same_at(one, other, names, point):
@@ -118,10 +118,9 @@ def _seed(text: str) -> int:
 
 
 def _coordinate(context: Any, name: str, point: int) -> Any:
-    seed = _seed(f"{name}/{point}")
     if name.partition("_")[0] in COUNTERS:
-        return context.mpf(2 + seed % 9 + 10 * point if point < POINTS else point - POINTS + 1)
-    coordinate = context.mpf(seed) / 2**48 * 2 + context.mpf(3) / 10
+        return context.mpf(2 + _seed(name) % 4 + point)
+    coordinate = context.mpf(_seed(f"{name}/{point}")) / 2**48 * 2 + context.mpf(3) / 10
     return -coordinate if point == POINTS - 1 else coordinate
 
 

@@ -29,6 +29,7 @@ _LOWERED = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
 _RADICAL = re.compile(r"\\sqrt (\d+|[A-Za-z])")
 
 _GROUPED = re.compile(r"(?<=\d)\s*(?:\{,\}|,\s*\\!|\\,|\\ |\\!|~)\s*(?=\d{3}(?!\d))")
+_SPACED = re.compile(r"(?<![\d.,] )(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d/]| \d)")
 _RENAMED = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "lt": "<", "gt": ">",
     "le": "<=", "leq": "<=", "leqslant": "<=", "leqq": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "geqq": ">=",
@@ -89,6 +90,8 @@ def tidy(text: str) -> str:
         if "operatorname" in text:
             text = _OPERATOR.sub(r"\\\1 ", text)
         text = _COMMAND.sub(_command, text)
+    if " " in text:
+        text = _SPACED.sub(lambda m: m[0].replace(" ", ""), text)
     if "(about" in text or "(approx" in text:
         text = _REMARK.sub("", text)
     return text.strip().rstrip(".,;:").strip()

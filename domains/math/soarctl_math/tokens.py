@@ -43,6 +43,7 @@ _SHORT_WORDS = named(
     "cm mm km ft kg mg mi lb oz mph kph hr hrs min sec yd yds sq pm am in of is no yes the not if so rad deg"
     " inch day days cow dog per all odd any one two six ten none mod"
 )
+_UNIT_LETTERS = frozenset("mgshlLNJVW")
 _TEXT_COMMANDS = named("text mbox textbf textit textrm textnormal mathrm mathbf mathit mathsf rm bf hbox textsf emph")
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -88,7 +89,7 @@ def tokenize(text: str, *, thousands: bool = True) -> list[Token]:
         Unreadable: it holds a character or command that no answer has.
     """
     if thousands and "," in text:
-        text = _THOUSANDS.sub(lambda m: m.group().replace(",", ""), text)
+        text = _THOUSANDS.sub(_grouped, text)
     tokens: list[Token] = []
     position = 0
     while position < len(text):
@@ -116,6 +117,13 @@ def tokenize(text: str, *, thousands: bool = True) -> list[Token]:
     return tokens
 
 
+def _grouped(match: re.Match[str]) -> str:
+    """A number without the commas between its digits; (100,200) is no number, but (1,000, 2,000) holds two."""
+    before = match.string[: match.start()]
+    inside = before.count("(") + before.count("[") > before.count(")") + before.count("]")
+    return match[0] if inside and ", " not in match.string else match[0].replace(",", "")
+
+
 def _command(text: str, name: str, position: int, tokens: list[Token]) -> int:
     if name not in _TEXT_COMMANDS:
         tokens.append(Token(COMMAND, name))
@@ -126,7 +134,9 @@ def _command(text: str, name: str, position: int, tokens: list[Token]) -> int:
         return position
     end = closing(text, position)
     content = text[position + 1 : end].strip()
-    if _MATHEMATICAL.fullmatch(content) or len(content) == 1 or "\\" in content:
+    if len(content) == 1 and content in _UNIT_LETTERS and tokens and tokens[-1].text[-1] in "0123456789)}":
+        tokens.append(Token(WORDS, content))
+    elif _MATHEMATICAL.fullmatch(content) or len(content) == 1 or "\\" in content:
         tokens += tokenize(content)
     elif content:
         _text(content, tokens)
