@@ -5,6 +5,7 @@ times, have equal ledgers. Only the table `timings` knows of clocks. Reading nee
 """
 
 import json
+import os
 import sqlite3
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -132,9 +133,13 @@ class Ledger:
                 f"no run here: {FILE} is missing", at=str(directory), hint="`soarctl run SPEC` makes a run directory"
             )
         with _database_errors(path):
-            db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}", uri=True)
-            db.isolation_level = None
-            [(version,)] = db.execute("PRAGMA user_version").fetchall()
+            options = _how_to_read(path) if read_only else "mode=rw"
+            db = sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True, isolation_level=None)
+            try:
+                [(version,)] = db.execute("PRAGMA user_version").fetchall()
+            except sqlite3.Error:
+                db.close()
+                raise
             if version != SCHEMA_VERSION:
                 db.close()
                 raise RunError(
@@ -376,6 +381,13 @@ def mean_measures(measures: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean of each of a domain's numbers over the questions that it gave one for."""
     names = sorted({name for measured in measures for name in measured})
     return {name: fmean(measured[name] for measured in measures if name in measured) for name in names}
+
+
+def _how_to_read(path: Path) -> str:
+    # Even a reader of a write-ahead log makes files beside it. Where it may not, and nobody else has made them, nobody
+    # writes: someone else's finished run, or an archive.
+    log = path.with_name(f"{path.name}-wal")
+    return "mode=ro" if log.exists() or os.access(path.parent, os.W_OK) else "mode=ro&immutable=1"
 
 
 @contextmanager
