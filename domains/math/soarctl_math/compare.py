@@ -80,6 +80,9 @@ class Comparison:
                     return self.relation_and_other(relation, other)
                 case Group() as group, Group() as other_group:
                     return self.groups(group, other_group)
+                case Group("list" | "set", items), Value() | Choice() | Words() | Matrix():
+                    kept = self.different(items)  # 15 39/40 or 639/40: one value, given twice
+                    return self.answers(kept[0], other) if len(kept) == 1 else False
                 case (
                     (Group("pair") | Combination() | Condition() | Named()),
                     (Group() | Combination() | Condition() | Named()),

@@ -2,7 +2,8 @@
 
 Math-Verify limits itself by signals, which work in the main thread alone and interrupt no C call; with gmpy2 a single
 call can run for hours or abort the interpreter. So it runs in processes of its own, in which any of this may happen.
-Nothing here depends on the thread, on the event loop or on how the calling process was started.
+One of them has imported it and forks the others, so that a new worker is there at once. Nothing here depends on the
+thread, on the event loop or on how the calling process was started.
 """
 
 import atexit
@@ -11,6 +12,7 @@ import importlib.util
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -20,10 +22,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 START_LIMIT = 60.0
-"""Seconds that the imports of a worker may take on a machine that is busy."""
-
+"""Seconds that the import of Math-Verify may take on a machine that is busy."""
+_ANSWER_LIMIT = 10.0
+"""Seconds for a fork or a kill."""
+_GRACE = 5.0
+"""Seconds beyond the limit after which the kernel ends a worker that nobody has killed."""
 
 Request = Mapping[str, str]
 
@@ -43,38 +49,79 @@ def available() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("math_verify", "latex2sympy2_extended"))
 
 
-class _Worker:
+class _Nursery:
+    """The process that has imported Math-Verify and forks the workers."""
+
     def __init__(self, memory: int, limit: float) -> None:
         script = Path(__file__).with_name("symbolic_worker.py")
-        # -P keeps our folder off its path, so that its imports are the installed ones.
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-X", "utf8", str(script), str(memory), str(limit + 5)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,  # Ctrl-C is for us
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-        )
-        self.ready = False
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            # -P keeps our folder off its path, so that its imports are the installed ones.
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(script), str(theirs.fileno()), str(memory), str(limit + _GRACE)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for us
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            )
+        self.control.settimeout(START_LIMIT)
+        self._answer()
+        self.control.settimeout(_ANSWER_LIMIT)
+
+    def fork(self) -> "_Worker":
+        """A new worker.
+
+        Raises:
+            OSError: the process is gone, or can have no child.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self.control, [b'{"fork": true}\n'], [theirs.fileno()])
+            return _Worker(int(self._answer()["pid"]), ours)
+
+    def end(self, worker: "_Worker") -> None:
+        worker.connection.close()
+        with contextlib.suppress(OSError):
+            self.control.sendall(json.dumps({"kill": worker.pid}).encode() + b"\n")
+            self._answer()
+
+    def close(self) -> None:
+        self.control.close()  # upon which it ends its workers and itself
+        try:
+            self.process.wait(_ANSWER_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        answer = self.control.recv(4096)
+        if not answer:
+            raise ConnectionError("the process that runs Math-Verify is gone")
+        return json.loads(answer)
+
+
+class _Worker:
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self.pid = pid
+        self.connection = connection
         self.job = -1
-        self.deadline = time.monotonic() + START_LIMIT
+        self.deadline = 0.0
         self._read = b""
 
-    def fileno(self) -> int:
-        assert self.process.stdout is not None
-        return self.process.stdout.fileno()
-
     def send(self, job: int, request: Request, limit: float) -> None:
-        assert self.process.stdin is not None
         self.job = job
         self.deadline = time.monotonic() + limit
         with contextlib.suppress(OSError):  # it died in between: the answer will be its end of file
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.connection.sendall(json.dumps(dict(request)).encode() + b"\n")
 
-    def receive(self) -> dict[str, object] | None:
+    def receive(self) -> dict[str, Any] | None:
         """A reply, {} while it is incomplete, None when the process is gone."""
-        piece = os.read(self.fileno(), 65536)
+        try:
+            piece = self.connection.recv(65536)
+        except OSError:
+            return None
         if not piece:
             return None
         self._read += piece
@@ -84,27 +131,22 @@ class _Worker:
         self._read = rest
         return json.loads(line)
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-
 
 class Workers:
-    """A fixed number of worker processes. Safe to call from several threads; one batch is answered at a time."""
+    """A fixed number of worker processes. Safe to call from several threads; one batch is answered at a time.
+
+    Args:
+        count: of processes that work side by side.
+        limit: seconds for a request.
+        memory: bytes of address space of each.
+    """
 
     def __init__(self, count: int, limit: float, memory: int) -> None:
         self.count = count
         self.limit = limit
         self.memory = memory
         self.killed = 0
-        self._owner = os.getpid()
-        self._lock = threading.Lock()
-        self._workers: list[_Worker] = []
-        self._abandoned: list[_Worker] = []
+        self._forget()
         atexit.register(self.close)
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
@@ -112,74 +154,82 @@ class Workers:
 
         Whatever a request does to its worker, the others get their replies.
         """
-        if self._owner != os.getpid():  # a fork: these are our parent's workers, and perhaps its lock
-            self._lock, self._owner = threading.Lock(), os.getpid()
-            self._abandoned, self._workers = self._workers, []
+        if self._owner != os.getpid():
+            self._forget()
         with self._lock:
             return self._serve(requests) if requests else []
 
     def close(self) -> None:
-        """Ends all workers; the next batch starts new ones."""
-        workers, self._workers = self._workers, []
-        if self._owner == os.getpid():
-            for worker in workers:
-                worker.kill()
+        """Ends all processes; the next batch starts new ones."""
+        if self._owner != os.getpid():
+            return
+        for worker in self._workers:
+            worker.connection.close()
+        self._workers = []
+        if self._nursery is not None:
+            self._nursery.close()
+            self._nursery = None
+
+    def _forget(self) -> None:
+        """Starts with nothing: after a fork what there is belongs to our parent, its lock perhaps held by a thread."""
+        self._abandoned = (getattr(self, "_nursery", None), getattr(self, "_workers", None))
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._nursery: _Nursery | None = None
+        self._workers: list[_Worker] = []
 
     def _serve(self, requests: Sequence[Request]) -> list[Reply]:
         replies: list[Reply | None] = [None] * len(requests)
         waiting = deque(range(len(requests)))
-        dead_starts = 0
         while any(reply is None for reply in replies):
-            while len(self._workers) < min(self.count, len(requests)):
-                self._workers.append(_Worker(self.memory, self.limit))
+            try:
+                self._staff(len(requests))
+            except OSError:  # no process can be had: nothing can be asked
+                self._dismiss()
+                break
             for worker in self._workers:
-                if worker.ready and worker.job < 0 and waiting:
+                if worker.job < 0 and waiting:
                     job = waiting.popleft()
                     worker.send(job, requests[job], self.limit)
-            for worker, event in self._events():
-                job = worker.job
-                if event == "ready":
-                    worker.ready, dead_starts = True, 0
-                    continue
-                if isinstance(event, Reply):
-                    worker.job = -1
-                    replies[job] = event
-                    continue
-                self._replace(worker)
-                if job >= 0:
-                    replies[job] = Reply(False, event)
-                elif not worker.ready:
-                    dead_starts += 1
-                    if dead_starts > 2:
-                        return [reply or Reply(False, "crash") for reply in replies]
+            for worker, reply in self._next():
+                replies[worker.job] = reply
+                worker.job = -1
+                if reply.reason in ("timeout", "crash"):
+                    self.killed += 1
+                    self._workers.remove(worker)
+                    if self._nursery is not None:
+                        self._nursery.end(worker)
         return [reply or Reply(False, "crash") for reply in replies]
 
-    def _events(self) -> list[tuple[_Worker, "Reply | str"]]:
-        """What has happened by now, or happens next: a worker is ready, has replied, is late or is gone."""
-        watched = [worker for worker in self._workers if worker.job >= 0 or not worker.ready]
-        if not watched:
-            return []
+    def _staff(self, wanted: int) -> None:
+        if self._nursery is not None and self._nursery.process.poll() is not None:
+            self._dismiss()
+        if self._nursery is None:
+            self._nursery = _Nursery(self.memory, self.limit)
+        while len(self._workers) < min(self.count, wanted):
+            self._workers.append(self._nursery.fork())
+
+    def _dismiss(self) -> None:
+        for worker in self._workers:
+            worker.connection.close()
+        nursery, self._nursery, self._workers = self._nursery, None, []
+        if nursery is not None:
+            nursery.close()
+
+    def _next(self) -> list[tuple[_Worker, Reply]]:
+        """The replies that are there, or come next: one of a worker that is late or gone is among them."""
+        busy = {worker.connection.fileno(): worker for worker in self._workers if worker.job >= 0}
         poll = select.poll()  # unlike select, it takes descriptors above 1024
-        by_number = {worker.fileno(): worker for worker in watched}
-        for number in by_number:
+        for number in busy:
             poll.register(number, select.POLLIN | select.POLLHUP)
-        wait = min(worker.deadline for worker in watched) - time.monotonic()
-        events: list[tuple[_Worker, Reply | str]] = []
+        wait = min(worker.deadline for worker in busy.values()) - time.monotonic()
+        found: list[tuple[_Worker, Reply]] = []
         for number, _ in poll.poll(max(0.0, wait) * 1000 + 1):
-            worker = by_number.pop(number)
+            worker = busy.pop(number)
             message = worker.receive()
             if message is None:
-                events.append((worker, "crash"))
-            elif "ready" in message:
-                events.append((worker, "ready"))
+                found.append((worker, Reply(False, "crash")))
             elif message:
-                events.append((worker, Reply(message.get("equal") is True, str(message.get("error", "symbolic")))))
+                found.append((worker, Reply(message.get("equal") is True, str(message.get("error", "symbolic")))))
         now = time.monotonic()
-        events += [(worker, "timeout") for worker in by_number.values() if worker.deadline <= now]
-        return events
-
-    def _replace(self, worker: _Worker) -> None:
-        worker.kill()
-        self.killed += 1
-        # The new one imports while we go on with the others.
-        self._workers[self._workers.index(worker)] = _Worker(self.memory, self.limit)
+        return found + [(worker, Reply(False, "timeout")) for worker in busy.values() if worker.deadline <= now]

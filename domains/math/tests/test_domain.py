@@ -57,7 +57,7 @@ def test_without_boxes_required_the_answer_that_a_text_names_counts() -> None:
 def test_a_tolerance_of_the_data_set_is_respected() -> None:
     near = Problem("?", "18.8", {"tolerance": 0.1})
     verdicts = MathDomain(symbolic=False).grade(
-        [(near, r"\boxed{18.85}"), (near, r"\boxed{19}"), (GOLD, r"\boxed{4.95}")]
+        [(near, r"\boxed{18.85}"), (near, r"\boxed{19}"), (GOLD, r"\boxed{4.9}")]
     )
     assert [verdict.reason for verdict in verdicts] == ["tolerance", "exact", "exact"]
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from soarctl_math import symbolic
@@ -45,11 +47,9 @@ def test_a_request_that_runs_late_costs_its_worker_and_nobody_else_anything() ->
         start = time.monotonic()
         (reply,) = pool.ask([{"gold": "5", "answer": bomb}])
         assert not reply.equal
-        assert time.monotonic() - start < 0.5 + 1 + 60 * (pool.killed == 0)
-    killed = pool.killed
+        assert time.monotonic() - start < 0.5 + 1
     replies = pool.ask([{"gold": "5", "answer": bomb} for bomb in bombs] + [{"gold": "0.5", "answer": "1/2"}] * 100)
     assert replies[3:] == [Reply(True, "symbolic")] * 100
-    assert killed <= len(bombs)
     pool.close()
 
 
@@ -57,17 +57,31 @@ def test_a_worker_that_dies_is_a_crash_of_its_request_alone() -> None:
     pool = Workers(1, limit=5, memory=2 << 30)
     pool.ask([{"gold": "1", "answer": "1"}])
     (worker,) = pool._workers  # pyright: ignore[reportPrivateUsage]
-    worker.process.kill()
+    os.kill(worker.pid, signal.SIGKILL)
     replies = pool.ask([{"gold": "5", "answer": "5.0"}, {"gold": "5", "answer": "5.0"}])
     assert replies == [Reply(False, "crash"), Reply(True, "symbolic")]
     pool.close()
 
 
-def test_memory_is_capped() -> None:
-    pool = Workers(1, limit=20, memory=300 << 20)
-    (reply,) = pool.ask([{"gold": "1", "answer": r"\begin{pmatrix}" + "&".join(["1"] * 10) + r"\end{pmatrix}"}])
-    assert not reply.equal
+def test_workers_are_there_again_when_the_process_that_forks_them_has_died() -> None:
+    pool = Workers(1, limit=5, memory=2 << 30)
+    pool.ask([{"gold": "1", "answer": "1"}])
+    assert pool._nursery is not None  # pyright: ignore[reportPrivateUsage]
+    pool._nursery.process.kill()  # pyright: ignore[reportPrivateUsage]
+    pool._nursery.process.wait()  # pyright: ignore[reportPrivateUsage]
+    assert pool.ask([{"gold": "5", "answer": "5.0"}]) == [Reply(True, "symbolic")]
     pool.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="only Linux tells the limits of another process")
+def test_memory_is_capped_and_a_closed_pool_leaves_no_process() -> None:
+    pool = Workers(1, limit=5, memory=400 << 20)
+    pool.ask([{"gold": "1", "answer": "1"}])
+    (worker,) = pool._workers  # pyright: ignore[reportPrivateUsage]
+    limits = Path(f"/proc/{worker.pid}/limits").read_text().splitlines()
+    assert next(line.split()[3] for line in limits if line.startswith("Max address space")) == str(400 << 20)
+    pool.close()
+    assert not Path(f"/proc/{worker.pid}").exists()
 
 
 def _in_a_thread() -> list[str]:
