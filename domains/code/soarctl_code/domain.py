@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
-from soarctl.api import Domain, Outcome, Problem, Rejection, Split, Verdict
 
+from soarctl.api import Domain, Outcome, Problem, Rejection, Split, Verdict
 from soarctl_code import prompts
 from soarctl_code.inspection import Suite, inspect_suite
 from soarctl_code.loaders import Source, load_files

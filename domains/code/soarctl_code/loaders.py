@@ -6,6 +6,7 @@ import binascii
 import gzip
 import json
 import pickletools
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from soarctl.api import DataError, Problem
-
 from soarctl_code.jail import wire
 from soarctl_code.prompts import task
 
@@ -172,18 +172,24 @@ def humaneval(row: Row, shown: int, most_tests: int | None) -> Problem:
     )  # fmt: skip
 
 
+def parsed(source: str) -> list[ast.stmt]:
+    """The statements of a program, without the warnings that old escapes in it call forth."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source).body
+
+
 def functions(source: str) -> list[str]:
-    return [n.name for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
+    return [n.name for n in parsed(source) if isinstance(n, ast.FunctionDef)]
 
 
 def imports(source: str) -> list[str]:
-    return [ast.unparse(n) for n in ast.parse(source).body if isinstance(n, (ast.Import, ast.ImportFrom))]
+    return [ast.unparse(n) for n in parsed(source) if isinstance(n, (ast.Import, ast.ImportFrom))]
 
 
 def without_function(prompt: str, entry: str) -> str:
     """The imports and helpers that a prompt gives before the function to complete."""
-    tree = ast.parse(prompt)
-    kept = [ast.get_source_segment(prompt, n) or "" for n in tree.body if getattr(n, "name", None) != entry]
+    kept = [ast.get_source_segment(prompt, n) or "" for n in parsed(prompt) if getattr(n, "name", None) != entry]
     return "\n".join(kept) + "\n" if kept else ""
 
 
@@ -328,7 +334,7 @@ def p3(row: Row, shown: int, most_tests: int | None) -> Problem:
 
 def sat_defaults(source: str) -> tuple[dict[str, str], list[str]]:
     """The default of each argument of a puzzle's checker, as source text."""
-    function = next(n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef))
+    function = next(n for n in parsed(source) if isinstance(n, ast.FunctionDef))
     names = [argument.arg for argument in function.args.args]
     defaults = function.args.defaults
     values = {
@@ -338,7 +344,7 @@ def sat_defaults(source: str) -> tuple[dict[str, str], list[str]]:
 
 
 def header_names(header: str) -> list[str]:
-    function = ast.parse(f"{header}\n    pass").body[0]
+    function = parsed(f"{header}\n    pass")[0]
     assert isinstance(function, ast.FunctionDef)
     return [argument.arg for argument in function.args.args]
 

@@ -6,6 +6,7 @@ from functools import cache
 
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
+
 from soarctl.api import PluginError
 
 TOPICS = (

@@ -50,12 +50,15 @@ class Finding:
     total: int
     detail: str = ""
     """For people: made harmless to look at, and short."""
-    ran: bool = True
-    """Whether the program itself ran to an end without error, whatever it answered."""
     parsed: bool = True
     """Whether it is Python at all."""
     cpu: float = 0.0
     runs: int = 1
+
+    @property
+    def ran(self) -> bool:
+        """Whether the program ran without error as far as it was asked, whatever it answered."""
+        return self.word in (Word.PASSED, Word.WRONG_ANSWER)
 
 
 def judge(program: str, tests: Sequence[Test], *, setup: str = "", limits: Limits = LIMITS, seed: int = 0) -> Task:
@@ -75,9 +78,7 @@ def judge(program: str, tests: Sequence[Test], *, setup: str = "", limits: Limit
                 Word.INVALID_TEST, 0, len(tests), "no tests" if not kinds else "tests of several kinds", runs=0
             )
         if "\0" in program:
-            return Finding(
-                Word.RUNTIME_ERROR, 0, len(tests), "source holds null bytes", ran=False, parsed=False, runs=0
-            )
+            return Finding(Word.RUNTIME_ERROR, 0, len(tests), "source holds null bytes", parsed=False, runs=0)
         match kinds.pop():
             case "call":
                 return (yield from judge_calls(program, tests, limits, seed))
@@ -221,11 +222,9 @@ def own_end(ran: Ran) -> Word | None:
 
 
 def finding(word: Word, right: int, total: int, ran: Ran, detail: str = "") -> Finding:
-    ended_well = ran.ended == "exited" and os.WIFEXITED(ran.status) and os.WEXITSTATUS(ran.status) == 0
-    ended_well = ended_well or word in (Word.PASSED, Word.WRONG_ANSWER)
     text = detail or (ran.stderr[-SHOWN:].decode("utf-8", "backslashreplace") if word is not Word.PASSED else "")
     parsed = ["raise", "SyntaxError"] not in ran.answers
-    return Finding(word, right, total, visible(text), ran=ended_well, parsed=parsed, cpu=ran.cpu)
+    return Finding(word, right, total, visible(text), parsed=parsed, cpu=ran.cpu)
 
 
 def visible(text: str) -> str:

@@ -29,6 +29,7 @@ from soarctl_code.jail import confine, syscalls  # noqa: E402
 from soarctl_code.jail.supervisor import Limits, Pool  # noqa: E402
 from soarctl_code.verdicts import Finding, judge  # noqa: E402
 
+LIMITS = Limits()
 CONTROL = """
 import math, os, re, sys, json, heapq, collections, itertools, functools, decimal
 def listing():
@@ -154,7 +155,7 @@ class Row:
 
     def task(self) -> Any:
         tests = json.loads(self.fill(json.dumps(self.raw["tests"])))
-        return judge(self.fill(self.raw["program"]), tests, limits=Limits())
+        return judge(self.fill(self.raw["program"]), tests, limits=LIMITS)
 
     def wrongs(self, found: Finding, deltas: dict[str, float], control_clean: bool) -> list[str]:
         report = json.dumps(
@@ -305,6 +306,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", default="")
+    parser.add_argument("--seconds", type=float, default=2.0, help="wall and CPU limit of a run")
     options = parser.parse_args()
     signal.alarm(1200)
     if options.container:
@@ -312,6 +314,8 @@ def main() -> None:
         confine.Filter(syscalls.container_filter(confine.ARCH)).install()
     raws = [json.loads(line) for line in Path(options.file).read_text().splitlines()]
     raws = [raw for raw in raws if options.only in raw["id"]]
+    global LIMITS
+    LIMITS = Limits(wall=options.seconds, cpu=options.seconds)
     world = World()
     pool = Pool(options.tier, python=options.python)
     wrongs: dict[str, list[str]] = {}

@@ -74,13 +74,13 @@ class Candidate:
         if self.mode == "script":
             os._exit(finish(status))
         if error is not None:
-            os._exit(status)
+            leave(status)
         if self.mode == "call":
             for name, arguments in self.calls:
                 wire.send(RESULT, self.answer(name, arguments, {}))
         else:
             self.answer_calls()
-        os._exit(0)
+        leave(0)
 
     def execute(self) -> tuple[int, BaseException | None]:
         """Runs the source as the main module: its exit status and what it died of."""
@@ -142,6 +142,14 @@ def show(error: BaseException) -> None:
         os.write(2, type(error).__name__.encode("ascii", "replace"))
 
 
+def leave(status: int) -> NoReturn:
+    """Ends at once, and shows what was said on stderr."""
+    try:
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
 def finish(status: int) -> int:
     """What an interpreter does at its end: waits for threads, runs exit hooks, flushes."""
     try:
@@ -199,10 +207,9 @@ class Judge:
             try:
                 wire.send(ASK, request)
                 reply = wire.receive(REPLY)
+                self.answers += 1
                 if reply[0] == "value":
-                    value = wire.decode(reply[1])
-                    self.answers += 1
-                    return value
+                    return wire.decode(reply[1])
                 error = self.exception(reply)
             except (EOFError, BrokenPipeError, wire.Undecodable, TypeError, IndexError, KeyError):
                 raise Gone from None

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from soarctl.api import PluginError
-
 from soarctl_code.jail import wire
 
 T = TypeVar("T")
@@ -157,13 +156,15 @@ class Server:
         inside = "command" if prefix else tier
         try:
             self.process = self.start(theirs, [*prefix, python], package, inside, scratch)
+        except OSError as error:
+            self.facts: dict[str, Any] = {"failed": str(error)}
+        else:
+            # Our copy of its end would keep us waiting for a server that has died.
             theirs.close()
             ours.settimeout(START_PATIENCE)
-            self.facts: dict[str, Any] = json.loads(ours.recv(4096) or b'{"failed": "it ended at once"}')
-            if (said := self.hang_up_streams()) and "failed" in self.facts:
-                self.facts["failed"] += f": {said}"
-        except (OSError, ValueError) as error:
-            self.facts = {"failed": str(error)}
+            self.facts = self.first_message(ours)
+        finally:
+            theirs.close()
         ours.settimeout(None)
         self.control = ours
         if "failed" in self.facts:
@@ -186,6 +187,16 @@ class Server:
             pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, cwd=self.workdir or "/", start_new_session=True,
         )  # fmt: skip
+
+    def first_message(self, control: socket.socket) -> dict[str, Any]:
+        """What a server says once it is ready, or why it is not."""
+        try:
+            facts: dict[str, Any] = json.loads(control.recv(4096) or b'{"failed": "it ended at once"}')
+        except OSError as error:
+            facts = {"failed": str(error)}
+        if (said := self.hang_up_streams()) and "failed" in facts:
+            facts["failed"] += f": {said}"
+        return facts
 
     def hang_up_streams(self) -> str:
         """Closes our ends of the server's standard streams, which were pipes so that Python there sees pipes."""

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from soarctl.api import PluginError
-
 from soarctl_code.jail import confine, syscalls, wire
 from soarctl_code.jail.supervisor import Job, Pool, Ran, SandboxError
 

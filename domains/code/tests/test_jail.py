@@ -1,0 +1,225 @@
+"""What comes out of the jail is what the supervisor saw, whatever a program does and whatever breaks."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from soarctl_code.jail import tiers
+from soarctl_code.jail.supervisor import Limits, Pool, SandboxError
+from soarctl_code.verdicts import Finding, Task, judge
+
+SQUARE = "def solve(x):\n    return x * x\n"
+CALL = [{"kind": "call", "fn": "solve", "args": [7], "expected": 49}]
+ASSERT = [{"kind": "assert", "code": "assert solve(7) == 49", "names": ["solve"]}]
+SHORT = Limits(wall=0.5, cpu=0.5)
+
+
+def usable(tier: tiers.Tier) -> bool:
+    return tiers.inspect_tier(tier).usable
+
+
+@pytest.fixture(scope="module", params=tiers.ISOLATING)
+def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    if not usable(request.param):
+        pytest.skip(f"the tier {request.param} does not hold here: {tiers.inspect_tier(request.param).reason}")
+    pool = Pool(request.param)
+    yield pool
+    assert pool.faults == {}
+    pool.close()
+
+
+@pytest.fixture
+def private_pool() -> Iterator[Pool]:
+    pool = Pool(tiers.choose("auto", "seccomp", "", ()).tier)
+    yield pool
+    pool.close()
+
+
+def verdict(pool: Pool, program: str, tests: Sequence[dict[str, Any]], limits: Limits = SHORT, setup: str = "") -> str:
+    return finding(pool, program, tests, limits, setup).word
+
+
+def finding(
+    pool: Pool, program: str, tests: Sequence[dict[str, Any]], limits: Limits = SHORT, setup: str = ""
+) -> Finding:
+    return pool.drive([judge(program, tests, limits=limits, setup=setup)])[0]
+
+
+@pytest.mark.parametrize(
+    ("program", "tests", "word"),
+    [
+        (SQUARE, CALL, "passed"),
+        (SQUARE, ASSERT, "passed"),
+        ("print(int(input()) ** 2)", [{"kind": "stdin", "stdin": "7\n", "stdout": "49"}], "passed"),
+        ("def solve(x):\n    return 'x'", CALL, "wrong_answer"),
+        ("def solve(x):\n    return None", ASSERT, "wrong_answer"),
+        ("import sys\nsys.exit(0)", CALL, "wrong_answer"),
+        ("import sys\nsys.exit(0)", ASSERT, "wrong_answer"),
+        ("import sys\nsys.exit(3)", CALL, "runtime_error"),
+        ("def solve(x):\n    raise ValueError", CALL, "runtime_error"),
+        ("def solve(x):\n    raise ValueError", ASSERT, "runtime_error"),
+        ("def other(x):\n    return 49", CALL, "runtime_error"),
+        ("def solve(x:", ASSERT, "runtime_error"),
+        ("import time\ntime.sleep(60)", CALL, "timeout"),
+        ("while True: pass", ASSERT, "timeout"),
+        ("def solve(x):\n    return bytearray(1 << 30)", CALL, "memory_limit"),
+        ("while True: print('x' * 1000)", CALL, "output_limit"),
+        ("import os\nos.abort()", CALL, "runtime_error"),
+        (SQUARE, [{"kind": "assert", "code": "assert solve(7) == undefined", "names": ["solve"]}], "invalid_test"),
+        (SQUARE, [{"kind": "assert", "code": "assert True", "names": ["solve"]}], "invalid_test"),
+        (SQUARE, [{"kind": "assert", "code": "assert solve(", "names": ["solve"]}], "invalid_test"),
+        (SQUARE, [{"kind": "assert", "code": "raise OSError", "names": ["solve"]}], "invalid_test"),
+        (SQUARE, [{"kind": "assert", "code": "import os; os._exit(0)", "names": ["solve"]}], "invalid_test"),
+        (SQUARE, [], "invalid_test"),
+        (SQUARE, [{"kind": "call"}], "invalid_test"),
+        (SQUARE, [{"kind": "else"}], "invalid_test"),
+    ],
+)
+def test_a_program_gets_the_verdict_it_deserves(
+    pool: Pool, program: str, tests: list[dict[str, Any]], word: str
+) -> None:
+    assert verdict(pool, program, tests) == word
+
+
+def test_a_test_may_expect_an_exception(pool: Pool) -> None:
+    code = (
+        "try:\n    solve(-1)\nexcept ValueError as error:\n    assert 'negative' in str(error)\nelse:\n    assert False"
+    )
+    tests = [{"kind": "assert", "code": code, "names": ["solve"]}]
+    assert verdict(pool, "def solve(x):\n    raise ValueError('negative')", tests) == "passed"
+    assert verdict(pool, SQUARE, tests) == "wrong_answer"
+
+
+def test_an_answer_that_a_test_stumbles_over_is_a_wrong_answer(pool: Pool) -> None:
+    tests = [{"kind": "assert", "code": "assert len(solve(7)) == 2", "names": ["solve"]}]
+    assert verdict(pool, SQUARE, tests) == "wrong_answer"
+
+
+def test_tests_are_counted_one_by_one(pool: Pool) -> None:
+    codes = ["assert solve(0) == 0", "assert solve(1) == 2", "assert solve(1) == 1"]
+    found = finding(pool, SQUARE, [{"kind": "assert", "code": code, "names": ["solve"]} for code in codes])
+    assert (found.word, found.passed, found.total) == ("wrong_answer", 2, 3)
+
+
+def test_random_numbers_are_those_of_the_seed(pool: Pool) -> None:
+    program = "import random\ndef solve(x):\n    return random.random()"
+    import random
+
+    random.seed(5)
+    tests = [{"kind": "call", "fn": "solve", "args": [0], "expected": random.random()}]
+    assert [f.word for f in pool.drive([judge(program, tests, seed=seed) for seed in (5, 5, 6)])] == [
+        "passed", "passed", "wrong_answer",
+    ]  # fmt: skip
+
+
+def test_scratch_files_work_where_the_tier_has_them(pool: Pool) -> None:
+    program = "def solve(x):\n    open('a', 'w').write('49')\n    return int(open('a').read())"
+    assert verdict(pool, program, CALL) == ("passed" if pool.tier == "namespace" else "runtime_error")
+
+
+def test_scratch_space_is_limited(pool: Pool) -> None:
+    if pool.tier != "namespace":
+        pytest.skip("only the namespace tier has scratch files")
+    program = (
+        "def solve(x):\n    size = 0\n    try:\n        for i in range(100):\n"
+        "            size += open(str(i), 'wb').write(bytes(1 << 20))\n"
+        "    except OSError:\n        pass\n    return size"
+    )
+    tests = [{"kind": "call", "fn": "solve", "args": [0], "expected": 16 << 20}]
+    found = finding(pool, program, tests, Limits())
+    assert found.word == "passed", found.detail
+
+
+def test_shown_text_holds_no_control_characters(pool: Pool) -> None:
+    found = finding(pool, "import sys\nsys.stderr.write('\\x1b[2J\\u202e\\x07')\ndef solve(x): return 0", CALL)
+    assert found.detail == "\\x1b[2J\\u202e\\x07"
+
+
+def test_programs_that_sleep_leave_their_cpu_to_others(private_pool: Pool) -> None:
+    hanging: list[Task] = [judge("import time\ntime.sleep(60)", CALL, limits=Limits()) for _ in range(16)]
+    tasks: list[Task] = [hanging[at // 4] if at % 4 == 3 else judge(SQUARE, CALL) for at in range(64)]
+    started = time.monotonic()
+    words = [f.word for f in private_pool.drive(tasks)]
+    seconds = time.monotonic() - started
+    assert words == ["passed", "passed", "passed", "timeout"] * 16
+    assert seconds < 2.0 + 6.0  # the deadline plus the rest, on a machine that may be busy
+
+
+def test_a_program_that_computes_is_not_timed_out_because_others_compute(private_pool: Pool) -> None:
+    busy = (
+        "import time\ndef solve(x):\n    end = time.process_time() + 0.6\n"
+        "    while time.process_time() < end: pass\n    return 49"
+    )
+    limits = Limits(wall=1.2, cpu=1.2)
+    private_pool.workers = 8  # four times as many as there are CPUs here: each gets a quarter of the time it needs
+    found = private_pool.drive([judge(busy, CALL, limits=limits) for _ in range(8)])
+    assert [f.word for f in found] == ["passed"] * 8
+
+
+def test_a_server_that_is_killed_loses_no_job(private_pool: Pool) -> None:
+    def assassin() -> Task:
+        yield from judge(SQUARE, CALL)
+        os.kill(private_pool.servers[0].process.pid, signal.SIGKILL)
+        return (yield from judge(SQUARE, ASSERT))
+
+    tasks = [assassin() if index % 20 == 5 else judge(SQUARE, ASSERT) for index in range(60)]
+    assert [f.word for f in private_pool.drive(tasks)] == ["passed"] * 60
+    assert private_pool.faults["server lost"] >= 3
+
+
+def test_a_sandbox_that_always_fails_is_an_error_and_no_verdict(private_pool: Pool) -> None:
+    # More memory than the address space has: the limit cannot be set, so no child is ever confined.
+    with pytest.raises(SandboxError, match="4 times for reasons of the sandbox: confinement"):
+        finding(private_pool, SQUARE, CALL, Limits(memory=1 << 70))
+    assert verdict(private_pool, SQUARE, CALL) == "passed"
+
+
+def test_when_the_pool_closes_nothing_is_left(private_pool: Pool) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    pool = Pool(private_pool.tier)
+    pids = {server.process.pid for server in pool.servers}
+    pool.drive([judge(SQUARE, ASSERT) for _ in range(10)])
+    pool.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_an_unfinished_run_does_not_outlive_an_error(private_pool: Pool) -> None:
+    def failing() -> Task:
+        yield from judge(SQUARE, CALL)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        private_pool.drive([judge("import time\ntime.sleep(60)", CALL), failing()])
+    assert private_pool.runs == {}
+    assert verdict(private_pool, SQUARE, CALL) == "passed"
+
+
+def descendants(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return len(children) + sum(descendants(int(child)) for child in children)
+    return 0
+
+
+@pytest.mark.slow
+def test_twenty_thousand_runs_leave_nothing_behind(private_pool: Pool) -> None:
+    def resident() -> float:
+        pids = [os.getpid(), *(server.process.pid for server in private_pool.servers)]
+        return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20 for pid in pids)
+
+    private_pool.drive([judge(SQUARE, CALL) for _ in range(200)])
+    memory, descriptors = resident(), len(os.listdir("/proc/self/fd"))
+    processes = [descendants(server.process.pid) for server in private_pool.servers]
+    for _ in range(20):
+        assert all(f.word == "passed" for f in private_pool.drive([judge(SQUARE, CALL) for _ in range(1000)]))
+    assert private_pool.faults == {}
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert [descendants(server.process.pid) for server in private_pool.servers] == processes
+    assert resident() - memory < 20
+    assert private_pool.runs == private_pool.by_part == private_pool.by_pipe == {}

@@ -1,0 +1,132 @@
+"""Every layout gives problems, and rows that give none are reported with their line."""
+
+import base64
+import json
+import pickle
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from soarctl_code.domain import CodeDomain
+from soarctl_code.loaders import Source, load_files
+
+from soarctl.api import DataError, Problem
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return path
+
+
+def load_one(source: Source, tmp_path: Path, row: dict[str, Any], shown: int = 1) -> Problem:
+    return load_files(source, [write(tmp_path / "rows.jsonl", [row])], shown).problems[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "count"),
+    [
+        ("humaneval", "HumanEval.jsonl.gz", 164),
+        ("mbpp", "mbpp_sanitized_nontest.json", 170),
+        ("mbpp", "mbpp_full_nontest.jsonl", 474),
+        ("code_contests", "code_contests_sample.jsonl.gz", 20),
+        ("cruxeval", "cruxeval.jsonl", 800),
+        ("stdin", "stdin_problems.jsonl", 10),
+    ],
+)
+def test_every_row_of_the_real_files_is_a_problem(data: Path, source: Source, name: str, count: int) -> None:
+    loaded = load_files(source, [data / "code" / name], 1)
+    assert (len(loaded.problems), loaded.bad) == (count, [])
+    assert len({problem.id for problem in loaded.problems}) == count
+
+
+def test_variants_of_a_puzzle_stay_in_one_half(data: Path) -> None:
+    domain = CodeDomain(source="p3", paths=(str(data / "code" / "p3_puzzles.json.gz"),))
+    problems = domain.load()
+    halves = domain.split(problems, 0.5, 0)
+    train, test = ({p.meta["group"] for p in half} for half in (halves.train, halves.test))
+    assert train.isdisjoint(test)
+    assert len(halves.train) + len(halves.test) == len(problems) == 1714
+    assert abs(len(train) - len(test)) <= 1
+
+
+def test_bad_rows_are_reported_with_their_lines_and_the_others_are_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = {"question": "Square it", "tests": ["assert f(2) == 4"], "names": ["f"]}
+    rows = [good, "{not json", {"question": "no tests"}, "[]", "", good, {**good, "question": " "}]
+    domain = CodeDomain(paths=(str(write(tmp_path / "rows.jsonl", rows)),))
+    assert len(domain.load()) == 1
+    (message,) = caplog.messages
+    assert message == (
+        "5 of 6 rows are unusable: rows.jsonl:2: is no JSON: Expecting property name enclosed in double quotes: line 1 "
+        "column 2 (char 1); rows.jsonl:3: KeyError: 'tests'; rows.jsonl:4: is no object; rows.jsonl:6: the same "
+        "question as rows.jsonl:1; rows.jsonl:7: the task is empty"
+    )
+
+
+def test_files_without_a_usable_row_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no usable problem of the layout 'jsonl'"):
+        load_files("jsonl", [write(tmp_path / "rows.jsonl", ["{}"])], 1)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_files("jsonl", [tmp_path / "absent.jsonl"], 1)
+    with pytest.raises(DataError, match="no usable problem"):
+        CodeDomain().load()
+
+
+def test_the_student_sees_the_first_test_and_no_other(tmp_path: Path) -> None:
+    row = {
+        "task_id": 1,
+        "text": "Square it.",
+        "code": "def f(x): return x*x",
+        "test_list": ["assert f(2)==4", "assert f(3)==9"],
+    }
+    problem = load_one("mbpp", tmp_path, row)
+    assert problem.question == "Square it.\n\nIt must pass this test:\nassert f(2)==4"
+
+
+def test_apps_rows_give_calls_or_stdin_tests(tmp_path: Path) -> None:
+    calls = {"inputs": [[2, 3]], "outputs": [[5]], "fn_name": "add"}
+    problem = load_one("apps", tmp_path, {"question": "Add.", "input_output": json.dumps(calls), "solutions": "[]"})
+    (test,) = json.loads(problem.answer)["tests"]
+    assert (test["fn"], test["args"], test["expected"]) == ("add", [2, 3], [5])
+    program = "```python\nclass Solution:\n    def add(self, a, b):\n        return a + b\n```"
+    (verdict,) = CodeDomain().grade([(problem, program)])
+    assert verdict.correct
+    lines = {"inputs": [["2", "3"]], "outputs": ["5\n"]}
+    problem = load_one("apps", tmp_path, {"question": "Add.", "input_output": lines})
+    assert json.loads(problem.answer)["tests"] == [{"kind": "stdin", "stdin": "2\n3", "stdout": "5\n"}]
+
+
+def test_apps_folders_are_read_as_they_are_distributed(tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "0001"
+    folder.mkdir(parents=True)
+    (folder / "question.txt").write_text("Echo.")
+    (folder / "input_output.json").write_text(json.dumps({"inputs": ["a\n"], "outputs": ["a\n"]}))
+    (folder / "solutions.json").write_text(json.dumps(["print(input())"]))
+    (tmp_path / "train" / "0002").mkdir()
+    loaded = load_files("apps", [tmp_path / "train"], 1)
+    assert [problem.meta["reference"] for problem in loaded.problems] == ["print(input())"]
+    assert loaded.bad == ["0002: KeyError: 'input_output'"]
+
+
+def test_livecodebenchs_private_tests_are_read_without_unpickling(tmp_path: Path) -> None:
+    cases = [{"input": "[1, 2]\n3", "output": "[3]", "testtype": "functional"}]
+    packed = base64.b64encode(zlib.compress(pickle.dumps(json.dumps(cases)))).decode()
+    row = {
+        "question_content": "?", "starter_code": "class Solution: ...", "public_test_cases": "[]",
+        "private_test_cases": packed, "metadata": json.dumps({"func_name": "f"}), "question_id": "1",
+    }  # fmt: skip
+    (test,) = json.loads(load_one("livecodebench", tmp_path, row).answer)["tests"]
+    assert (test["args"], test["expected"]) == ([[1, 2], 3], [3])
+    # os.system as a pickle: read as text it is no JSON, so the row is bad and nothing has run.
+    row["private_test_cases"] = base64.b64encode(zlib.compress(b"cos\nsystem\n(S'touch /tmp/pwned'\ntR.")).decode()
+    with pytest.raises(DataError, match="holds no text"):
+        load_one("livecodebench", tmp_path, row)
+
+
+def test_humanevals_helpers_stand_before_the_students_program(data: Path) -> None:
+    problems = load_files("humaneval", [data / "code" / "HumanEval.jsonl.gz"], 1).problems
+    problem = next(p for p in problems if p.meta["row"] == "HumanEval/32")
+    assert "def poly(" in json.loads(problem.answer)["preamble"]
+    assert "def find_zero(" not in json.loads(problem.answer)["preamble"]
