@@ -8,8 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from soarctl.api import Tensors
-from soarctl.errors import CheckpointError, RunError
+from soarctl.errors import CheckpointError, disk_errors
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -80,19 +79,6 @@ def read(directory: Path, digest: str | None = None) -> dict[str, dict[str, Any]
     if any(Path(name).name != name for name in files):
         raise CheckpointError("the manifest names a file outside its directory", at=str(directory / _MANIFEST))
     return {Path(name).stem: _read_tensors(directory / name, entry) for name, entry in files.items()}
-
-
-@contextmanager
-def disk_errors(place: Path) -> Generator[None, None, None]:
-    """Turns the operating system's refusal to write at `place` into a RunError."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"cannot write: {error.strerror or error}",
-            at=str(place),
-            hint="nothing that was finished is lost; free space or mend the permissions, then `soarctl run --resume`",
-        ) from error
 
 
 def _read_tensors(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:

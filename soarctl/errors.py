@@ -4,6 +4,10 @@ Every error that a user can cause or mend is a `SoarError`. The command line pri
 with its `exit_code`. Any other exception is a bug of ours and keeps its traceback.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class SoarError(Exception):
     """An error with a place and a hint.
@@ -53,3 +57,16 @@ class CheckpointError(SoarError):
 
 class TeacherError(SoarError):
     """The teacher does not write enough questions that pass the format filter."""
+
+
+@contextmanager
+def disk_errors(place: Path) -> Generator[None, None, None]:
+    """Turns the operating system's refusal to write at `place` into a RunError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"cannot write: {error.strerror or error}",
+            at=str(place),
+            hint="nothing that was finished is lost; free space or mend the permissions, then do it again",
+        ) from error

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from soarctl import __version__
-from soarctl.checkpoints import disk_errors
-from soarctl.errors import DataError, RunError
+from soarctl.errors import DataError, RunError, disk_errors
 from soarctl.history import best_window
 from soarctl.ledger import Ledger
 from soarctl.runs import facts_of

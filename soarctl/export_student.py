@@ -5,8 +5,7 @@ from pathlib import Path
 
 from soarctl import plugins
 from soarctl.api import Trainer
-from soarctl.checkpoints import disk_errors
-from soarctl.errors import ModelError, RunError
+from soarctl.errors import ModelError, RunError, disk_errors
 from soarctl.ledger import Ledger
 from soarctl.run_directory import load_baseline
 from soarctl.runs import facts_of, spec_of

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from soarctl.api import Domain, Engine, Problem
-from soarctl.checkpoints import disk_errors
-from soarctl.errors import DataError
+from soarctl.errors import DataError, disk_errors
 from soarctl.events import Tell
 from soarctl.fail_at_k import fail_at_k, halve
 from soarctl.ledger import Filtered

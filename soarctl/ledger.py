@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
-from soarctl.errors import RunError
+from soarctl.errors import RunError, disk_errors
 
 if TYPE_CHECKING:
     from soarctl.api import Problem
@@ -108,17 +108,16 @@ class Ledger:
         Raises:
             RunError: it cannot be written.
         """
-        path = directory / FILE
-        with _database_errors(path):
-            db = sqlite3.connect(path, isolation_level=None)
-            db.executescript(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN;"
-                f"{_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
-        ledger = cls(db, path)
-        with ledger.transaction():
-            ledger.set_facts(facts)
-        return ledger
+        # Made aside and renamed, so that a ledger that is there always holds its facts.
+        aside = directory / f".{FILE}.partial"
+        with disk_errors(aside), _database_errors(aside):
+            aside.unlink(missing_ok=True)
+            with closing(sqlite3.connect(aside, isolation_level=None)) as db:
+                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
+                cls(db, aside).set_facts(facts)
+                db.commit()
+            aside.replace(directory / FILE)
+        return cls.open(directory)
 
     @classmethod
     def open(cls, directory: Path, *, read_only: bool = False) -> Self:
@@ -148,7 +147,7 @@ class Ledger:
                     hint="install the soarctl that wrote it, named in its table `facts`; nothing was changed",
                 )
             if not read_only:
-                db.execute("PRAGMA synchronous = FULL")
+                db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
         return cls(db, path)
 
     def close(self) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from soarctl import __version__, checkpoints
+from soarctl import __version__
 from soarctl.api import Domain, Engine, Problem, Prompt, Reward, Sampling, Stream
-from soarctl.errors import DataError, RunError
+from soarctl.errors import DataError, RunError, disk_errors
 from soarctl.events import Tell
 from soarctl.fail_at_k import fail_at_k, halve
 from soarctl.filter_results import manifest, reuse
@@ -54,7 +54,7 @@ def run(loaded: LoadedSpec, directory: Path, tell: Tell, *, resume: bool = False
         RunError: the directory is in use, holds another run, or cannot be written.
     """
     spec, domain = loaded.spec, loaded.domain
-    with checkpoints.disk_errors(directory):
+    with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with lock(directory), _open_ledger(loaded, directory, resume) as ledger:
         problems = _candidates(domain, spec.domain.plugin)
@@ -107,7 +107,7 @@ class Meter:
 def _open_ledger(loaded: LoadedSpec, directory: Path, resume: bool) -> Ledger:
     spec = loaded.spec.model_dump(mode="json")
     if not (directory / FILE).exists():
-        with checkpoints.disk_errors(directory):
+        with disk_errors(directory):
             (directory / "spec.yaml").write_text(loaded.text)
         return Ledger.create(
             directory,

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from soarctl import checkpoints
 from soarctl.api import Fleet, Policy, Student
-from soarctl.errors import CheckpointError, RunError
+from soarctl.errors import CheckpointError, RunError, disk_errors
 from soarctl.ledger import FILE, Ledger
 from soarctl.practice import Baseline, Practised
 from soarctl.spec import Checkpoints
@@ -27,7 +27,7 @@ def lock(directory: Path) -> Generator[None, None, None]:
     """
     holder = directory / "lock.holder"
     file_lock = FileLock(directory / "lock")
-    with checkpoints.disk_errors(directory):
+    with disk_errors(directory):
         try:
             file_lock.acquire(timeout=0)
         except Timeout:
@@ -36,7 +36,7 @@ def lock(directory: Path) -> Generator[None, None, None]:
                 f"in use by {named}", at=str(directory), hint="wait for it, or give `--out` another name"
             ) from None
     try:
-        with checkpoints.disk_errors(directory):
+        with disk_errors(directory):
             holder.write_text(f"pid {os.getpid()} on {socket.gethostname()}")
         yield
     finally:

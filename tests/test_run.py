@@ -239,7 +239,7 @@ def test_a_disk_that_refuses_leaves_the_finished_steps_resumable(
     with pytest.raises(RunError) as error:
         run(toy_run(), tmp_path, silent)
     assert "cannot write: No space left on device" in str(error.value)
-    assert "`soarctl run --resume`" in str(error.value)
+    assert "nothing that was finished is lost" in str(error.value)
     monkeypatch.undo()
     run(toy_run(), tmp_path, silent, resume=True)
     assert content(tmp_path) == content(whole)

@@ -197,3 +197,36 @@ def filter_(
     from soarctl.cli.filter import filter_problems
 
     filter_problems(spec, overrides or [], out, as_json=as_json)
+
+
+@app.command(epilog="Example: soarctl new domain sums --out sums")
+def new(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="domain, reward or trainer.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As specs will name it.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder. By default NAME.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a package with a plug-in of your own, which installs, passes its tests and runs as it is."""
+    from soarctl.cli.new import new
+
+    new(kind, name, out, as_json=as_json)
+
+
+@app.command(epilog="Example: soarctl tiny --from texts.jsonl --out tiny-model")
+def tiny(
+    texts: Annotated[
+        Path,
+        typer.Option("--from", metavar="FILE", help="JSON lines with `prompt` and `completion`.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the model goes.", show_default=False)],
+    updates: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Updates. Default: 600.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a tiny model on texts of your domain, to run the whole loop on a CPU."""
+    from soarctl.cli.tiny import tiny
+
+    tiny(texts, out, updates=updates, as_json=as_json)

@@ -16,7 +16,7 @@ from soarctl.trainers.fleet_optimizer import FleetAdamW
 from soarctl.trainers.fleet_weights import AdapterLayout
 from soarctl.trainers.forward import Forward
 from soarctl.trainers.policy_gradient import Gradients, PolicyGradient
-from soarctl.trainers.reinforce import training_rows
+from soarctl.trainers.reinforce import loss_terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,11 @@ class Machinery:
     decoder: Decoder
     gradient: PolicyGradient
     autocast: Callable[[], AbstractContextManager[None]]
+
+
+# Attention within a tree is worked out for all pairs of its tokens. Up to this many that costs less than computing
+# shared beginnings again would.
+TREE_TOKENS = 256
 
 
 class AdapterFleet(Fleet):
@@ -49,9 +54,10 @@ class AdapterFleet(Fleet):
             yield
 
     def reinforce(self, samples_S: Sequence[Sequence[GradedSample]]) -> list[StepStats]:
-        rows_S = [training_rows(samples, self._options) for samples in samples_S]
-        found = self._machinery.gradient(self._optimizer.weights_S_P, rows_S, self._options)
-        signal_S = np.array([bool(rows) for rows in rows_S])
+        limit = TREE_TOKENS if self._machinery.forward.takes_trees else 0
+        trees_S = [loss_terms(samples, self._options, limit) for samples in samples_S]
+        found = self._machinery.gradient(self._optimizer.weights_S_P, trees_S, self._options)
+        signal_S = np.array([bool(trees) for trees in trees_S])
         norms_S, stepped_S = self._optimizer.step(found.gradients_S_P, signal_S)
         for s in np.flatnonzero(signal_S & ~stepped_S):
             warnings.warn(f"the gradient of policy {s} is {norms_S[s]}: its step was skipped", stacklevel=2)

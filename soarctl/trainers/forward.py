@@ -64,11 +64,23 @@ class Forward:
         ).logits
         return logits_B_T_V[:, -1]
 
-    def train(self, ids_B_T: Tensor, keep: int) -> Tensor:
-        """logits_B_keep_V at the last `keep` positions.
+    @property
+    def takes_trees(self) -> bool:
+        """Whether tokens can be told one by one which others they see."""
+        return self._adds_mask
 
-        No mask: padding is on the right, where causal attention does not see it.
+    def train(
+        self, ids_B_T: Tensor, keep: int, positions_B_T: Tensor | None = None, sees_B_T_T: Tensor | None = None
+    ) -> Tensor:
+        """logits_B_keep_V at the last `keep` columns.
+
+        Without `sees_B_T_T` no mask is needed: padding is on the right, where causal attention does not see it.
         """
+        options: dict[str, object] = {}
+        if sees_B_T_T is not None:
+            mask_B_T_T = torch.zeros(sees_B_T_T.shape, dtype=self.dtype, device=self.device)
+            mask_B_T_T.masked_fill_(~sees_B_T_T, torch.finfo(self.dtype).min)
+            options |= {"attention_mask": mask_B_T_T[:, None], "position_ids": positions_B_T}
         if self._takes_logits_to_keep:
-            return self._model(input_ids=ids_B_T, use_cache=False, logits_to_keep=keep).logits
-        return self._model(input_ids=ids_B_T, use_cache=False).logits[:, -keep:]
+            options["logits_to_keep"] = keep
+        return self._model(input_ids=ids_B_T, use_cache=False, **options).logits[:, -keep:]

@@ -15,7 +15,7 @@ from soarctl.trainers.forward import Forward
 from soarctl.trainers.reinforce import (
     MicroBatch,
     Tables,
-    TrainingRow,
+    Tree,
     k3,
     log_probs,
     micro_batches,
@@ -25,7 +25,7 @@ from soarctl.trainers.reinforce import (
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """What the rows of S policies add up to."""
+    """What the samples of S policies add up to."""
 
     gradients_S_P: Tensor
     tokens_S: Tensor
@@ -48,10 +48,10 @@ class PolicyGradient:
     ) -> None:
         self._forward, self._layout, self._tokens, self._autocast = forward, layout, tokens, autocast
 
-    def __call__(self, weights_S_P: Tensor, rows_S: Sequence[Sequence[TrainingRow]], options: Optimizer) -> Gradients:
+    def __call__(self, weights_S_P: Tensor, trees_S: Sequence[Sequence[Tree]], options: Optimizer) -> Gradients:
         """The gradient of each policy's loss, all micro-batches together."""
-        totals = Gradients(torch.zeros_like(weights_S_P), *weights_S_P.new_zeros(3, len(rows_S)))
-        batches = list(micro_batches(dict(enumerate(rows_S)), self._tokens))
+        totals = Gradients(torch.zeros_like(weights_S_P), *weights_S_P.new_zeros(3, len(trees_S)))
+        batches = list(micro_batches(dict(enumerate(trees_S)), self._tokens))
         while batches:
             try:
                 self._add(totals, weights_S_P, batches[0], options)
@@ -65,41 +65,40 @@ class PolicyGradient:
     def _add(self, totals: Gradients, weights_S_P: Tensor, batch: MicroBatch, options: Optimizer) -> None:
         """Adds a micro-batch to the totals, all of it or, out of memory, nothing."""
         table = tables(batch, self._forward.device)
-        # Policies without rows are left out of the model altogether; with all of them there is nothing to copy.
+        # Policies without trees are left out of the model altogether; with all of them there is nothing to copy.
         whole = len(batch) == len(weights_S_P)
         policies = slice(None) if whole else torch.tensor(list(batch), device=self._forward.device)
         leaves = {
             name: view.detach().requires_grad_() for name, view in self._layout.views(weights_S_P[policies]).items()
         }
-        logprobs_B_C = self._log_probs(leaves, table, options)
-        k3_B_C = torch.zeros_like(logprobs_B_C)
+        logprobs_M = self._log_probs(leaves, table, options)
+        k3_M = torch.zeros_like(logprobs_M)
         if options.kl:
             with torch.no_grad():
-                reference_B_C = self._log_probs({}, table, options)
-            k3_B_C = k3(logprobs_B_C, reference_B_C)
-        loss = (table.reward_weight_B @ logprobs_B_C.sum(1)) + (table.kl_weight_B @ k3_B_C.sum(1))
+                reference_M = self._log_probs({}, table, options)
+            k3_M = k3(logprobs_M, reference_M)
+        loss = table.reward_weight_M @ logprobs_M + table.kl_weight_M @ k3_M
         gradients = torch.autograd.grad(loss, list(leaves.values()))
-        gap_B_C = (logprobs_B_C.detach() - table.sampler_B_C).abs()
+        totals_by_name = self._layout.views(totals.gradients_S_P)
         for name, gradient in zip(leaves, gradients, strict=True):
-            self._layout.views(totals.gradients_S_P)[name][policies] += gradient
-        sums = ((totals.tokens_S, table.chosen_B_C), (totals.kl_S, k3_B_C.detach()), (totals.gap_S, gap_B_C))
-        for total_S, values_B_C in sums:
-            total_S[policies] += values_B_C.view(len(batch), -1).sum(1)
+            totals_by_name[name][policies] += gradient
+        gap_M = (logprobs_M.detach() - table.sampler_M).abs()
+        sums = ((totals.tokens_S, 1.0), (totals.kl_S, k3_M.detach()), (totals.gap_S, gap_M))
+        for total_S, values_M in sums:
+            total_S[policies] += total_S.new_zeros(len(batch)).index_add(0, table.policy_M, values_M * table.samples_M)
 
     def _log_probs(self, leaves: Mapping[str, Tensor], table: Tables, options: Optimizer) -> Tensor:
-        """logprobs_B_C of the chosen tokens, 0 elsewhere; of the base model where there are no adapters."""
+        """logprobs_M of the predicted tokens; of the base model where there are no adapters."""
         adapters = self._layout.low_rank(leaves, self._forward.dtype) if leaves else {}
         with self._autocast(), bound(self._layout.layers, adapters):
-            logits_B_C_V = self._forward.train(table.ids_B_T, keep=table.targets_B_C.shape[1])
-        logprobs_B_C = log_probs(logits_B_C_V, table.targets_B_C, options.temperature)
-        # Selected, not multiplied: a masked position may hold anything.
-        return torch.where(table.chosen_B_C, logprobs_B_C, 0)
+            logits_B_C_V = self._forward.train(table.ids_B_T, table.keep, table.positions_B_T, table.sees_B_T_T)
+        return log_probs(logits_B_C_V[table.row_M, table.column_M], table.target_M, options.temperature)
 
     def _halve(self, batch: MicroBatch) -> None:
-        if len(batch) == 1 and all(len(rows) == 1 for rows in batch.values()):
-            ((row,),) = batch.values()
+        if len(batch) == 1 and all(len(trees) == 1 for trees in batch.values()):
+            ((tree,),) = batch.values()
             raise ModelError(
-                f"out of memory while training on a single sequence of {row.length} tokens",
+                f"out of memory while training on a single sequence of {tree.length} tokens",
                 hint="lower max_new_tokens or the trainer's rank, or use a smaller model or dtype",
             )
         self._tokens //= 2

@@ -20,7 +20,8 @@ from soarctl.api import DataError, ModelError, Stream
 from soarctl.trainers.model_source import quiet
 from soarctl.trainers.tiny import TinyTrainer
 
-PAD, EOS, BOS = "<pad>", "<eos>", "<bos>"
+PAD, EOS = "<pad>", "<eos>"
+PAD_ID, EOS_ID = 0, 1
 FACTS = "tiny.json"
 _IGNORED = -100
 _CONTEXT = 512
@@ -107,7 +108,7 @@ def _tokenizer(texts: Sequence[tuple[str, str]], vocabulary: int) -> PreTrainedT
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[PAD, EOS, BOS],
+        special_tokens=[PAD, EOS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -133,8 +134,8 @@ def _model(options: TinyTrainer, tokenizer: PreTrainedTokenizerFast) -> LlamaFor
         max_position_embeddings=_CONTEXT,
         initializer_range=0.05,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=EOS_ID,
+        pad_token_id=PAD_ID,
         tie_word_embeddings=False,
     )
     return LlamaForCausalLM(config)
@@ -143,7 +144,7 @@ def _model(options: TinyTrainer, tokenizer: PreTrainedTokenizerFast) -> LlamaFor
 def _encode(tokenizer: PreTrainedTokenizerFast, prompt: str, completion: str) -> Pair:
     # Apart, as they are when the completion is sampled.
     asked, said = tokenizer([prompt, completion])["input_ids"]
-    return asked[-_CONTEXT // 2 :], [*said, tokenizer.eos_token_id][: _CONTEXT // 2]
+    return asked[-_CONTEXT // 2 :], [*said, EOS_ID][: _CONTEXT // 2]
 
 
 def _train(model: LlamaForCausalLM, pairs: Sequence[Pair], options: TinyTrainer) -> None:
@@ -176,7 +177,7 @@ def _batches(pairs: Sequence[Pair], size: int) -> Iterator[list[Pair]]:
 def _padded(pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
     """ids_B_T, padded on the right, and labels_B_T with all but the completions ignored."""
     longest = max(len(p) + len(c) for p, c in pairs)
-    ids = [p + c + [0] * (longest - len(p) - len(c)) for p, c in pairs]
+    ids = [p + c + [PAD_ID] * (longest - len(p) - len(c)) for p, c in pairs]
     labels = [[_IGNORED] * len(p) + c + [_IGNORED] * (longest - len(p) - len(c)) for p, c in pairs]
     return torch.tensor(ids), torch.tensor(labels)
 
@@ -192,7 +193,7 @@ def _rate(step: int, steps: int) -> float:
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, facts: dict[str, Any], directory: Path) -> None:
     """Written aside and renamed, so that an interrupted training leaves nothing that looks finished."""
     aside = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
-    model.generation_config = GenerationConfig(do_sample=True, top_k=0, eos_token_id=1, pad_token_id=0)
+    model.generation_config = GenerationConfig(do_sample=True, top_k=0, eos_token_id=EOS_ID, pad_token_id=PAD_ID)
     try:
         with quiet():
             model.save_pretrained(aside)

@@ -26,8 +26,8 @@ class TinyTrainer(Trainer):
     """Width of the base model."""
     layers: PositiveInt = 2
     """Blocks of the base model."""
-    vocabulary: int = Field(default=320, ge=259)
-    """Most tokens: 256 bytes, 3 marks, and the most frequent pieces of the texts."""
+    vocabulary: int = Field(default=320, ge=258)
+    """Most tokens: 256 bytes, 2 marks and the most frequent pieces of the texts."""
     rank: int = Field(default=8, ge=1, le=1024)
     """LoRA rank r."""
     alpha: PositiveFloat = 16.0

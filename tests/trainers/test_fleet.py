@@ -39,6 +39,17 @@ def graded(rng: np.random.Generator, count: int, zeros: int = 1) -> list[GradedS
     return samples
 
 
+def related(rng: np.random.Generator, count: int) -> list[GradedSample]:
+    """Completions of two prompts over three tokens: many are equal, or begin alike."""
+    prompts = ((5, 6, 7), (8, 9))
+    samples = list[GradedSample]()
+    for i in range(count):
+        written = tuple(rng.integers(2, 5, rng.integers(1, 6)).tolist())
+        completion = Completion("", prompts[i % 2], written, (-1.0,) * len(written), "eos")
+        samples.append(GradedSample(completion, float(rng.standard_normal())))
+    return samples
+
+
 def reference_gradient(
     directory: str, policy: Policy, samples: Sequence[GradedSample], options: Optimizer
 ) -> dict[str, np.ndarray]:
@@ -76,7 +87,7 @@ def test_gradients_are_those_of_the_definition(
 ) -> None:
     engine = load(rank=4, alpha=8, micro_batch_tokens=tokens)
     rng = np.random.default_rng(0)
-    samples = [graded(rng, 5), graded(rng, 3), graded(rng, 2, zeros=2)]
+    samples = [graded(rng, 5), related(rng, 16), graded(rng, 2, zeros=2)]
     policies = [noisy(engine.start(), s) for s in range(3)]
     # One step of gradient descent by way of the moments: after it, mean = 0.1 x gradient.
     fleet = engine.fleet(
@@ -98,6 +109,19 @@ def test_gradients_are_those_of_the_definition(
         assert stats[s].grad_norm == pytest.approx(norm, rel=1e-4)
         trained = [g for g in samples[s] if g.advantage or options.kl]
         assert stats[s].tokens == sum(len(g.completion.token_ids) for g in trained)
+
+
+def test_models_with_attention_windows_get_the_same_gradient_without_trees(load: Load, models: dict[str, str]) -> None:
+    engine = load("gemma2", rank=4, alpha=8)
+    policy, samples = noisy(engine.start(), 0), related(np.random.default_rng(0), 12)
+    assert not engine.machinery.forward.takes_trees
+    fleet = engine.fleet([policy], Optimizer(lr=1e-3, max_grad_norm=1e9))
+    fleet.reinforce([samples])
+    found = engine.machinery.layout.views(torch.from_numpy(np.array(fleet.state()["mean"])))
+    expected = reference_gradient(models["gemma2"], policy, samples, Optimizer(lr=1e-3))
+    scale = max(abs(g).max() for g in expected.values())
+    for name, gradient in expected.items():
+        assert np.allclose(found[name][0].numpy() / 0.1, gradient, rtol=0, atol=1e-5 * scale), name
 
 
 @pytest.mark.parametrize("options", [KL, Optimizer(lr=1e-3, warmup_steps=3, horizon=15)])
