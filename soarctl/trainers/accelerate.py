@@ -30,8 +30,9 @@ class AccelerateTrainer(Trainer):
     """`auto`: what accelerate finds."""
     width: PositiveInt = 16
     """Students trained side by side. More need more memory and change no result beyond rounding."""
-    micro_batch_tokens: int = Field(default=16384, ge=1)
-    """Most tokens in one forward and backward, padding included; halved when memory runs out."""
+    micro_batch_tokens: PositiveInt | None = None
+    """Most tokens in one forward and backward, padding included; halved when memory runs out. By default 2048 on a CPU,
+    whose caches hold that much, and 16384 on a GPU."""
     max_sequences: PositiveInt = 4096
     """Most sequences sampled at once; halved when memory runs out."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"

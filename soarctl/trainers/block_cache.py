@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-# Positions that are allocated at once. transformers' own cache copies everything it holds at every token.
+# Positions that are allocated at once, at the least. transformers' own cache copies all it holds at every token.
 BLOCK = 16
 
 
@@ -35,8 +35,7 @@ class BlockLayer(CacheLayerMixin):
         end = self.length + key_states.shape[2]
         if end > self.keys.shape[2]:
             rows_B = torch.arange(self.keys.shape[0], device=self.keys.device)
-            self.keys = _gathered(self.keys[:, :, : self.length], rows_B)
-            self.values = _gathered(self.values[:, :, : self.length], rows_B)
+            self.keys, self.values = self._gathered(rows_B)
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
         self.length = end
@@ -44,13 +43,25 @@ class BlockLayer(CacheLayerMixin):
 
     def gathered(self, rows_B: Tensor) -> "BlockLayer":
         """A layer of these rows, which may repeat, with room for another block."""
-        assert self.keys is not None
-        assert self.values is not None
         layer = BlockLayer(self.length)
-        layer.keys = _gathered(self.keys[:, :, : self.length], rows_B)
-        layer.values = _gathered(self.values[:, :, : self.length], rows_B)
+        layer.keys, layer.values = self._gathered(rows_B)
         layer.is_initialized = True
         return layer
+
+    def move(self, sources_M: Tensor, targets_M: Tensor, size: int) -> None:
+        """Writes some rows over others, then drops all after the first `size`."""
+        for states in (self.keys, self.values):
+            assert states is not None
+            filled = states[:, :, : self.length]
+            filled.index_copy_(0, targets_M, filled.index_select(0, sources_M))
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys, self.values = self.keys[:size], self.values[:size]
+
+    def _gathered(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None
+        assert self.values is not None
+        return _copied(self.keys[:, :, : self.length], rows_B), _copied(self.values[:, :, : self.length], rows_B)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -79,6 +90,11 @@ class BlockCache(Cache):
         for i, layer in enumerate(cast(list[BlockLayer], self.layers)):
             self.layers[i] = layer.gathered(rows_B)
 
+    def move(self, sources_M: Tensor, targets_M: Tensor, size: int) -> None:
+        """Writes some rows over others, then drops all after the first `size`. Nothing is allocated for the rest."""
+        for layer in cast(list[BlockLayer], self.layers):
+            layer.move(sources_M, targets_M, size)
+
 
 def joined(caches: Sequence[BlockCache]) -> BlockCache:
     """The rows of several caches of one length, one after the other."""
@@ -100,7 +116,7 @@ def _room(like: Tensor, rows: int, capacity: int) -> Tensor:
     return like.new_empty(rows, like.shape[1], capacity, like.shape[3])
 
 
-def _gathered(filled: Tensor, rows_B: Tensor) -> Tensor:
-    gathered = _room(filled, len(rows_B), filled.shape[2] + BLOCK)
-    torch.index_select(filled, 0, rows_B, out=gathered[:, :, : filled.shape[2]])
-    return gathered
+def _copied(filled: Tensor, rows_B: Tensor) -> Tensor:
+    copied = _room(filled, len(rows_B), filled.shape[2] + max(BLOCK, filled.shape[2] // 4))
+    torch.index_select(filled, 0, rows_B, out=copied[:, :, : filled.shape[2]])
+    return copied

@@ -7,6 +7,7 @@ the cache is written in place, rows that have finished leave the batch, and mask
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from itertools import chain
 
 import numpy as np
@@ -47,8 +48,9 @@ class Decoder:
         sampled = self._run(self._rows(prompts, ids, sampling), sampling, finder, serve)
         # A prompt that fills the model has empty completions: wrong answers, not the end of a run.
         nothing = Sampled((), (), "length")
+        text = cache(finder.text)  # short answers are often the same
         return [
-            [_completion(ids[prompt.text], sampled.get((i, k), nothing), finder) for k in range(prompt.samples)]
+            [_completion(ids[prompt.text], sampled.get((i, k), nothing), text) for k in range(prompt.samples)]
             for i, prompt in enumerate(prompts)
         ]
 
@@ -118,6 +120,6 @@ def rectangles(rows_S: Mapping[int, Sequence[Row]], limit: int) -> Iterator[dict
             yield {s: rows_S[s][at : at + each] for s in some if len(rows_S[s]) > at}
 
 
-def _completion(prompt_ids: tuple[int, ...], sampled: Sampled, finder: StopFinder) -> Completion:
+def _completion(prompt_ids: tuple[int, ...], sampled: Sampled, text: Callable[[tuple[int, ...]], str]) -> Completion:
     written = sampled.token_ids[:-1] if sampled.finish == "eos" else sampled.token_ids
-    return Completion(finder.text(written), prompt_ids, sampled.token_ids, sampled.logprobs, sampled.finish)
+    return Completion(text(written), prompt_ids, sampled.token_ids, sampled.logprobs, sampled.finish)

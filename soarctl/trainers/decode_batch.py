@@ -17,9 +17,9 @@ from soarctl.trainers.stops import StopFinder
 
 # Prompt tokens that are read in one forward.
 PREFILL_TOKENS = 2**14
-# Finished rows are dropped when the rest is at most this share of the batch: the copy of its cache is then earned
-# back within a few tokens.
-WORTH_DROPPING = 7 / 8
+# Finished rows are dropped when the rest is at most this share of the batch: moving others into their places is then
+# earned back within a few tokens.
+WORTH_DROPPING = 15 / 16
 
 Finish = Literal["eos", "stop", "length"]
 
@@ -60,14 +60,12 @@ class _Running:
     tokens_B_T: Tensor
     logprobs_B_T: Tensor
 
-    def keep(self, kept_B: NDArray[np.int64]) -> Tensor:
-        """Drops all sequences but these; returns the same as a tensor."""
-        kept = torch.from_numpy(kept_B).to(self.tokens_B_T.device)
-        self.index_B, self.alive_B = self.index_B[kept_B], self.alive_B[kept_B]
-        self.positions_B, self.uniforms_B_T = self.positions_B[kept], self.uniforms_B_T[kept]
-        self.tokens_B_T, self.logprobs_B_T = self.tokens_B_T[kept], self.logprobs_B_T[kept]
-        self.mask = None if self.mask is None else self.mask[kept]
-        return kept
+    def keep(self, kept_B: Tensor) -> None:
+        """Drops all sequences but these."""
+        self.index_B, self.alive_B = self.index_B[kept_B.cpu().numpy()], self.alive_B[kept_B.cpu().numpy()]
+        self.positions_B, self.uniforms_B_T = self.positions_B[kept_B], self.uniforms_B_T[kept_B]
+        self.tokens_B_T, self.logprobs_B_T = self.tokens_B_T[kept_B], self.logprobs_B_T[kept_B]
+        self.mask = None if self.mask is None else self.mask[kept_B]
 
 
 class DecodeBatch:
@@ -204,10 +202,15 @@ class DecodeBatch:
         if width > WORTH_DROPPING * alive_S_W.shape[1]:
             return
         self._save(running, now)
-        # Of each policy those that are alive, in order, and as many others as the rectangle needs.
-        kept_S_W = np.argsort(~alive_S_W, axis=1, kind="stable")[:, :width]
-        first_S = np.arange(len(self._rows_S))[:, None] * alive_S_W.shape[1]
-        cache.gather(running.keep((kept_S_W + first_S).ravel()))
+        sources_B = _packed(alive_S_W, width)
+        # A filler stays what it finds in its place. It has been saved; from now on it counts for nothing.
+        running.index_B[~running.alive_B] = len(self._rows_N)
+        moved_M = np.flatnonzero(sources_B != np.arange(len(sources_B)))
+        device = self._forward.device
+        running.keep(torch.from_numpy(sources_B).to(device))
+        cache.move(
+            torch.from_numpy(sources_B[moved_M]).to(device), torch.from_numpy(moved_M).to(device), len(sources_B)
+        )
 
     def _save(self, running: _Running, now: int) -> None:
         self._tokens_N_T[running.index_B, :now] = running.tokens_B_T[:, :now].cpu().numpy()
@@ -218,6 +221,21 @@ class DecodeBatch:
         return Sampled(
             tuple(self._tokens_N_T[n, :length].tolist()), tuple(self._logprobs_N_T[n, :length].tolist()), finish
         )
+
+
+def _packed(alive_S_W: NDArray[np.bool_], width: int) -> NDArray[np.int64]:
+    """Which row each place of a narrower rectangle takes, so that few move: those alive and in their policy's part stay.
+
+    Args:
+        alive_S_W: at most `width` in each line.
+        width: of the new rectangle; places that no row needs keep the row they had.
+    """
+    sources_B = np.arange(len(alive_S_W) * width)
+    for s, alive_W in enumerate(alive_S_W):
+        rows, part = np.flatnonzero(alive_W) + s * len(alive_W), np.arange(s * width, (s + 1) * width)
+        free, moving = np.setdiff1d(part, rows), np.setdiff1d(rows, part)
+        sources_B[free[: len(moving)]] = moving
+    return sources_B
 
 
 def _padded(prompts_S: Sequence[Sequence[tuple[int, ...]]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

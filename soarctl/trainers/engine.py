@@ -64,7 +64,8 @@ class AccelerateEngine(Engine):
             max_sequences=trainer.max_sequences,
             chat_template=source.chat_template,
         )
-        gradient = PolicyGradient(forward, layout, tokens=trainer.micro_batch_tokens, autocast=autocast)
+        tokens = trainer.micro_batch_tokens or (2048 if accelerator.device.type == "cpu" else 16384)
+        gradient = PolicyGradient(forward, layout, tokens=tokens, autocast=autocast)
         self.machinery = Machinery(forward, layout, decoder, gradient, autocast)
 
     @property

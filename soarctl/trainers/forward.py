@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from soarctl.trainers import token_attention
 from soarctl.trainers.block_cache import BlockCache
 
 
@@ -14,6 +15,7 @@ class Forward:
     """A model's forward, in the three ways that it is needed: reading prompts, one more token, training."""
 
     def __init__(self, model: PreTrainedModel) -> None:
+        token_attention.install(model)
         self._model = model
         self.device = model.device
         self.dtype = model.dtype
