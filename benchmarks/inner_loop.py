@@ -21,12 +21,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from soarctl_letters.operations import HALF_KNOWN, KNOWN, apply
+
 from soarctl import plugins
 from soarctl.api import Domain, Problem, Stream, Trainer
 from soarctl.events import silent
 from soarctl.practice import inner_loop
 from soarctl.spec import Inner, ModelSection
-from soarctl_letters.operations import HALF_KNOWN, KNOWN, apply
 
 MODEL = ModelSection(base="package:soarctl_letters/model")
 INNER = Inner(steps=10, batch_size=8, group_size=32, lr=3e-3, kl=0.0, max_new_tokens=24)
@@ -74,16 +75,19 @@ class Trl:
 
     def run(self) -> float:
         """Seconds in `train`, construction left out."""
-        from datasets import Dataset
         from importlib.resources import files
+
+        from datasets import Dataset
         from peft import LoraConfig
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from trl import RLOOConfig, RLOOTrainer
 
         path = str(files("soarctl_letters") / "model")
         tokenizer = AutoTokenizer.from_pretrained(path)
-        rows = [{"prompt": self.domain.student_prompt(p.question), "question": p.question, "answer": p.answer}
-                for p in self.dataset]
+        rows = [
+            {"prompt": self.domain.student_prompt(p.question), "question": p.question, "answer": p.answer}
+            for p in self.dataset
+        ]
         graded = 0
 
         def reward(completions: list[str], question: list[str], answer: list[str], **_: Any) -> list[float]:
