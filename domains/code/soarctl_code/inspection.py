@@ -4,7 +4,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from soarctl_code.jail import wire
-from soarctl_code.jail.supervisor import Job, Limits, Ran
+from soarctl_code.jail.jobs import Job, Limits, Ran
 
 LOOK = """
 import ast

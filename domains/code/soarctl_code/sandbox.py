@@ -9,7 +9,8 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from soarctl_code.jail import tiers
-from soarctl_code.jail.supervisor import Job, Limits, Pool, Ran
+from soarctl_code.jail.jobs import Job, Limits, Ran
+from soarctl_code.jail.supervisor import Pool
 
 T = TypeVar("T")
 

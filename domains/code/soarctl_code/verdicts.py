@@ -18,7 +18,7 @@ from typing import Any
 
 from soarctl_code.inspection import READ_LITERAL
 from soarctl_code.jail import wire
-from soarctl_code.jail.supervisor import Job, Limits, Ran
+from soarctl_code.jail.jobs import Job, Limits, Ran
 
 Test = Mapping[str, Any]
 Task = Generator[Job, Ran, "Finding"]

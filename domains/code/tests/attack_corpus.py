@@ -26,7 +26,8 @@ HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[3]), str(HERE.parents[1])]
 
 from soarctl_code.jail import confine, syscalls  # noqa: E402
-from soarctl_code.jail.supervisor import Limits, Pool  # noqa: E402
+from soarctl_code.jail.jobs import Limits  # noqa: E402
+from soarctl_code.jail.supervisor import Pool  # noqa: E402
 from soarctl_code.verdicts import Finding, judge  # noqa: E402
 
 LIMITS = Limits()

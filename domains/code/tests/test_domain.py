@@ -152,6 +152,6 @@ def test_it_keeps_the_promises_of_a_domain(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     check_domain(
-        CodeDomain(paths=(str(path),)), accepted=ACCEPTED, rejected=REJECTED, sample=4, batch=200, examples=3,
+        CodeDomain(paths=(str(path),)), accepted=ACCEPTED, rejected=REJECTED, sample=4, batch=60, examples=2,
         gold=lambda problem: fenced(problem.meta["reference"]), wrong=lambda _: fenced("def f(x):\n    return x\n"),
     )  # fmt: skip

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from soarctl_code.jail import tiers
-from soarctl_code.jail.supervisor import Limits, Pool, SandboxError
+from soarctl_code.jail.jobs import Limits, SandboxError
+from soarctl_code.jail.supervisor import Pool
 from soarctl_code.verdicts import Finding, Task, judge
 
 SQUARE = "def solve(x):\n    return x * x\n"
@@ -104,6 +105,12 @@ def test_tests_are_counted_one_by_one(pool: Pool) -> None:
     codes = ["assert solve(0) == 0", "assert solve(1) == 2", "assert solve(1) == 1"]
     found = finding(pool, SQUARE, [{"kind": "assert", "code": code, "names": ["solve"]} for code in codes])
     assert (found.word, found.passed, found.total) == ("wrong_answer", 2, 3)
+
+
+def test_a_test_that_never_ends_is_a_timeout_though_the_program_has_ended(pool: Pool) -> None:
+    code = "try:\n    solve(1)\nfinally:\n    while True: pass"
+    tests = [{"kind": "assert", "code": code, "names": ["solve"]}]
+    assert verdict(pool, "import os\nos._exit(0)", tests) == "timeout"
 
 
 def test_random_numbers_are_those_of_the_seed(pool: Pool) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from soarctl_code.domain import CodeDomain
 from soarctl_code.jail import tiers
-from soarctl_code.jail.supervisor import Pool, SandboxError
+from soarctl_code.jail.jobs import SandboxError
+from soarctl_code.jail.supervisor import Pool
 from soarctl_code.sandbox import CONFESSION, Sandbox
 
 ROOT = Path(__file__).parents[3]

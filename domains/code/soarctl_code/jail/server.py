@@ -201,14 +201,13 @@ def preload(names: list[str]) -> None:
             continue
 
 
-def main(tier: str, descriptor: int, scratch: int, network: bool) -> None:
+def main(tier: str, descriptor: int, scratch: int) -> None:
     """Runs in the fresh interpreter until its supervisor is gone.
 
     Args:
         tier: how children are confined.
         descriptor: of the control socket.
         scratch: bytes of a child's scratch folder, in the namespace tier.
-        network: whether a network namespace is made, in the namespace tier.
     """
     preload(USUAL + (ALL if tier == "seccomp" else []))
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
@@ -220,7 +219,7 @@ def main(tier: str, descriptor: int, scratch: int, network: bool) -> None:
     try:
         if tier == "namespace":
             start: Callable[[], Server] = lambda: namespace_server(control, scratch)  # noqa: E731
-            confine.enter_namespaces(network)
+            confine.enter_namespaces()
             become_init()
         else:
             start = lambda: Server(control, tier, scratch)  # noqa: E731

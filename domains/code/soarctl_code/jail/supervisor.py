@@ -8,107 +8,33 @@ becomes a finding about a program.
 import contextlib
 import heapq
 import json
-import math
 import os
 import secrets
 import select
-import shutil
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from soarctl.api import PluginError
 from soarctl_code.jail import wire
+from soarctl_code.jail.jobs import Ended, Job, Ran, SandboxError, Stream
+from soarctl_code.jail.servers import START_PATIENCE, Server
 
 T = TypeVar("T")
 
-Stream = Literal["result", "stdout", "stderr"]
-Ended = Literal["exited", "timeout", "output_limit", "killed"]
-
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from soarctl_code.jail.server import main; del sys.path[0]; "
-    "main(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == '1')"
-)
 RUNS_PER_SERVER = 4  # at once; one fork takes about a millisecond, and a server forks one at a time
 ASLEEP_AT_ONCE = 48
 TICK = 0.05  # between looks at a run that takes long
-START_PATIENCE = 30.0
+KILL_PATIENCE = 10.0  # after which a server that does not report a killed child is taken for lost
+# On a machine so busy that a run takes this many seconds longer than its wall limit, most of the CPU limit will do.
+PATIENCE, NEARLY = 2.5, 0.75
+SCHEDSTAT = os.path.exists("/proc/self/schedstat")
 STARVED = 20  # times the wall limit, after which the machine and not the program is at fault
 ATTEMPTS = 4
-
-
-class SandboxError(PluginError):
-    """The sandbox itself does not work: nothing can be said about the programs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one run may use."""
-
-    wall: float = 2.0
-    """Seconds on the clock, not counting those in which the program waited for a free CPU."""
-    cpu: float = 2.0
-    """Seconds of CPU."""
-    memory: int = 256 << 20
-    """Bytes of address space beside the interpreter's own."""
-    output: int = 64 << 10
-    """Bytes on each of stdout and stderr."""
-    result: int = wire.SIZE
-    """Bytes of answers."""
-    file: int = 1 << 20
-    """Bytes of one file, where files can be written at all."""
-    descriptors: int = 64
-
-    def for_child(self) -> dict[str, int]:
-        return {
-            "memory": self.memory, "file": self.file, "descriptors": self.descriptors,
-            # A backstop in whole seconds: the kernel's own count for it is coarse, so `look` comes first.
-            "cpu": math.ceil(self.cpu) + 1,
-        }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One run: a program as a script, a program that answers calls, or a program with a judge beside it."""
-
-    program: str
-    mode: Literal["script", "call", "serve"]
-    stdin: bytes = b""
-    calls: Sequence[tuple[str, Sequence[Any]]] = ()
-    """For `call`: function names and plain arguments."""
-    tests: Sequence[str] = ()
-    """For `serve`: what the judge runs, one after the other."""
-    setup: str = ""
-    names: Sequence[str] = ()
-    """For `serve`: the program's functions that tests call."""
-    seed: int = 0
-    limits: Limits = Limits()
-
-
-@dataclass(slots=True)
-class Ran:
-    """What was seen of a run."""
-
-    ended: Ended
-    status: int
-    """Of the program's process, as `wait` gives it."""
-    cpu: float
-    answers: list[wire.Tree]
-    """What the program sent, in order, after it was ready."""
-    stdout: bytes
-    stderr: bytes
-    verdicts: list[list[str]] | None = None
-    """The judge's, one per test; None where it gave none."""
-    rss: int = 0
 
 
 @dataclass(slots=True)
@@ -121,16 +47,18 @@ class Part:
     data: dict[Stream, bytearray] = field(default_factory=dict[Stream, bytearray])
     pid: int = 0
     exit: dict[str, Any] | None = None
+    struck_by_us: bool = False
 
 
 @dataclass(slots=True)
 class Run:
     """A job on its way."""
 
+    number: int
     task: int
     job: Job
     attempt: int
-    server: "Server"
+    server: Server
     parts: list[Part]
     token: str
     started: float
@@ -139,90 +67,28 @@ class Run:
     asleep: bool = False
     used: float = 0.0
     looked: float = 0.0
-    killed: bool = False
+    killed: float = 0.0
+    """When, on the clock; 0 if it was not."""
     dismissed: bool = False
+    over: bool = False
+
+    def usage(self) -> tuple[float, float] | None:
+        """Seconds in which its processes waited for a CPU, and in which they had one; None if one has ended."""
+        try:
+            usages = [waited_and_worked(part.pid) for part in self.parts if part.exit is None]
+        except OSError:
+            # Also where a kernel does not count: then the clock on the wall decides, and CPU limits are the kernel's.
+            return None if SCHEDSTAT else (0.0, 0.0)
+        return sum(waited for waited, _ in usages), sum(worked for _, worked in usages)
+
+    def seconds_left(self, now: float, waited: float, worked: float) -> float:
+        """Until its time is up at the earliest. The clock stands still while the machine has no CPU for the run."""
+        limits, elapsed = self.job.limits, now - self.ready
+        if worked >= limits.cpu or (elapsed >= limits.wall + PATIENCE and worked >= NEARLY * limits.cpu):
+            return 0.0
+        return limits.wall - (elapsed - waited)
+
     fault: str = ""
-
-
-class Server:
-    """One fork server and the socket to it."""
-
-    def __init__(self, tier: str, python: str, prefix: Sequence[str], scratch: int) -> None:
-        self.tier = tier
-        self.runs = 0
-        self.workdir = tempfile.mkdtemp(prefix="soarctl-jail-") if tier in ("unsafe", "command") else None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        package = str(Path(__file__).resolve().parents[2])
-        inside = "command" if prefix else tier
-        try:
-            self.process = self.start(theirs, [*prefix, python], package, inside, scratch)
-        except OSError as error:
-            self.facts: dict[str, Any] = {"failed": str(error)}
-        else:
-            # Our copy of its end would keep us waiting for a server that has died.
-            theirs.close()
-            ours.settimeout(START_PATIENCE)
-            self.facts = self.first_message(ours)
-        finally:
-            theirs.close()
-        ours.settimeout(None)
-        self.control = ours
-        if "failed" in self.facts:
-            self.close()
-            raise SandboxError(f"the {tier} sandbox does not start: {self.facts['failed']}")
-
-    def start(
-        self, theirs: socket.socket, command: list[str], package: str, tier: str, scratch: int
-    ) -> "subprocess.Popen[bytes]":
-        # Nothing of our environment goes in, but what a shared interpreter needs to be started at all.
-        environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1"}
-        if "LD_LIBRARY_PATH" in os.environ:
-            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-        if tier == "command":  # a command such as bwrap has to be found
-            environment["PATH"] = os.environ.get("PATH", os.defpath)
-        descriptor = theirs.fileno()
-        network = "0" if os.environ.get("SOARCTL_JAIL_NO_NETNS") else "1"
-        return subprocess.Popen(
-            [*command, "-s", "-S", "-B", "-P", "-c", BOOT, package, tier, str(descriptor), str(scratch), network],
-            pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, cwd=self.workdir or "/", start_new_session=True,
-        )  # fmt: skip
-
-    def first_message(self, control: socket.socket) -> dict[str, Any]:
-        """What a server says once it is ready, or why it is not."""
-        try:
-            facts: dict[str, Any] = json.loads(control.recv(4096) or b'{"failed": "it ended at once"}')
-        except OSError as error:
-            facts = {"failed": str(error)}
-        if (said := self.hang_up_streams()) and "failed" in facts:
-            facts["failed"] += f": {said}"
-        return facts
-
-    def hang_up_streams(self) -> str:
-        """Closes our ends of the server's standard streams, which were pipes so that Python there sees pipes."""
-        said = b""
-        for stream in (self.process.stderr, self.process.stdout):
-            if stream is not None:
-                os.set_blocking(stream.fileno(), False)
-                said = said or stream.read(4096) or b""
-                stream.close()
-        return said.decode("utf-8", "replace").strip()[-500:]
-
-    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        socket.send_fds(self.control, [json.dumps(message).encode()], list(descriptors))
-
-    def close(self) -> None:
-        """Hangs up, which ends the server and all its children, and waits for that."""
-        self.control.close()
-        process = getattr(self, "process", None)
-        if process is not None:
-            try:
-                process.wait(timeout=2)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if self.workdir:
-            shutil.rmtree(self.workdir, ignore_errors=True)
 
 
 class Pool:
@@ -238,8 +104,6 @@ class Pool:
         self.scratch = scratch
         self.faults: dict[str, int] = {}
         """Sandbox faults so far, by kind. Each was followed by a new attempt."""
-        self.total = 0
-        self.owner = os.getpid()
         self.lock = threading.Lock()
         self.numbers = 0
         self.servers: list[Server] = []
@@ -269,7 +133,7 @@ class Pool:
         self.add_server()
         for run in [run for run in self.runs.values() if run.server is server]:
             run.fault = "server lost"
-            self.done.append(run)
+            self.end(run)
 
     def close(self) -> None:
         for run in list(self.runs.values()):
@@ -373,7 +237,8 @@ class Pool:
         server = min(self.servers, key=lambda s: sum(run.server is s for run in self.runs.values()))
         now = time.monotonic()
         token = secrets.token_hex(8)
-        run = Run(task, job, attempt, server, [], token, now)
+        self.numbers += 1
+        run = Run(self.numbers, task, job, attempt, server, [], token, now)
         seed = {"seed": job.seed, "limits": job.limits.for_child()}
         opened: list[int] = []
         try:
@@ -396,12 +261,12 @@ class Pool:
                 self.fork(run, self.part(run), candidate, extra, opened)
         except OSError as error:
             run.fault = f"start: {error.strerror}"
-            self.done.append(run)
+            self.end(run)
         finally:
             for descriptor in opened:
                 os.close(descriptor)
-        self.runs[id(run)] = run
-        heapq.heappush(self.timers, (now + START_PATIENCE, id(run)))
+        self.runs[run.number] = run
+        heapq.heappush(self.timers, (now + START_PATIENCE, run.number))
 
     def part(self, run: Run, *, judge: bool = False) -> Part:
         self.numbers += 1
@@ -426,16 +291,16 @@ class Pool:
             self.poll.register(reader, select.EPOLLIN)
         run.server.send({"fork": part.number, "places": list(places)}, list(places.values()))
 
-    def read(self, run: Run, part: Part, stream: Stream) -> None:
-        """Takes what a pipe holds, up to its cap; beyond it the run is over."""
+    def read(self, run: Run, part: Part, stream: Stream) -> bool:
+        """Takes some of what a pipe holds, up to its cap; beyond it the run is over. False if there was nothing."""
         descriptor = part.pipes[stream]
         try:
             chunk = os.read(descriptor, 1 << 16)
         except BlockingIOError:
-            return
+            return False
         if not chunk:
             self.close_pipe(part, stream)
-            return
+            return False
         data = part.data[stream]
         data += chunk
         if stream == "result" and part.pid == 0:
@@ -445,6 +310,7 @@ class Pool:
             del data[cap:]
             self.close_pipe(part, stream)
             self.kill(run, "output_limit")
+        return True
 
     def note_start(self, run: Run, part: Part) -> None:
         """The first frame comes from our own code in the child: it is confined now, or could not be."""
@@ -459,7 +325,7 @@ class Pool:
         part.pid = int(first[0][1], 16)
         if all(other.pid > 0 for other in run.parts):
             run.ready = time.monotonic()
-            heapq.heappush(self.timers, (run.ready + run.job.limits.wall, id(run)))
+            heapq.heappush(self.timers, (run.ready + run.job.limits.wall, run.number))
 
     def close_pipe(self, part: Part, stream: Stream) -> None:
         descriptor = part.pipes.pop(stream)
@@ -468,15 +334,17 @@ class Pool:
         os.close(descriptor)
 
     def kill(self, run: Run, why: Ended) -> None:
-        if run.killed:
+        if run.killed or run.over:
             return
-        run.killed = True
+        run.killed = time.monotonic()
         run.ended = why
+        heapq.heappush(self.timers, (run.killed + KILL_PATIENCE, run.number))
         for part in run.parts:
             self.kill_part(run, part)
 
     def kill_part(self, run: Run, part: Part) -> None:
         if part.exit is None:
+            part.struck_by_us = True
             with contextlib.suppress(OSError):
                 run.server.send({"kill": part.number})
 
@@ -500,18 +368,19 @@ class Pool:
             message = {"status": 0, "cpu": 0.0, "rss": 0}
         part.exit = message
         for stream in list(part.pipes):
-            while stream in part.pipes and self.readable(part, stream):
-                self.read(run, part, stream)
+            while stream in part.pipes and self.read(run, part, stream):
+                pass
         if part.judge:  # its work is done, or it failed: the candidate has nobody to answer
             run.dismissed = True
             for other in run.parts:
                 self.kill_part(run, other)
         if all(other.exit is not None for other in run.parts):
-            self.done.append(run)
+            self.end(run)
 
-    def readable(self, part: Part, stream: Stream) -> bool:
-        ready, _, _ = select.select([part.pipes[stream]], [], [], 0)
-        return bool(ready)
+    def end(self, run: Run) -> None:
+        if not run.over:
+            run.over = True
+            self.done.append(run)
 
     def look(self) -> None:
         """Checks deadlines, and which long runs are asleep and so leave their CPU to others."""
@@ -526,32 +395,31 @@ class Pool:
         self.next_look = now + TICK
         for run in self.runs.values():
             if run.ready and now - run.ready > TICK and not run.killed:
-                usages = [waited_and_worked(part.pid) for part in run.parts]
-                used = sum(sum(usage) for usage in usages)
-                run.asleep = used - run.used < 0.2 * (now - run.looked)
-                run.used, run.looked = used, now
-                if sum(worked for _, worked in usages) >= run.job.limits.cpu:
+                if (usage := run.usage()) is None:
+                    continue
+                waited, worked = usage
+                run.asleep = waited + worked - run.used < 0.2 * (now - run.looked)
+                run.used, run.looked = waited + worked, now
+                if run.seconds_left(now, waited, worked) <= 0:
                     self.kill(run, "timeout")
 
     def check_deadline(self, run: Run, now: float) -> None:
         if run.killed:
-            return
-        limits = run.job.limits
-        if not run.ready:
+            if now - run.killed >= KILL_PATIENCE:
+                self.lose_server(run.server)
+        elif not run.ready:
             if now - run.started >= START_PATIENCE:
                 run.fault = "not ready in time"
                 self.kill(run, "killed")
-            return
-        usages = [waited_and_worked(part.pid) for part in run.parts]
-        waited, worked = (sum(column) for column in zip(*usages, strict=True))
-        left = limits.wall - (now - run.ready - waited)
-        if left <= 0.001 or worked >= limits.cpu:
+        elif (usage := run.usage()) is None:
+            heapq.heappush(self.timers, (now + TICK, run.number))  # its end is about to be reported
+        elif (left := run.seconds_left(now, *usage)) <= 0.001:
             self.kill(run, "timeout")
-        elif now - run.ready > STARVED * limits.wall:
+        elif now - run.ready > STARVED * run.job.limits.wall:
             run.fault = "starved of CPU"
             self.kill(run, "killed")
         else:
-            heapq.heappush(self.timers, (now + max(left, 0.002), id(run)))
+            heapq.heappush(self.timers, (now + max(left, 0.002), run.number))
 
     def observe(self, run: Run) -> Ran | None:
         """What was seen of an ended run, or None with `run.fault` set where the sandbox failed it."""
@@ -568,7 +436,7 @@ class Pool:
             struck = signalled == signal.SIGKILL
             if ended == "exited" and (exit["cpu"] >= run.job.limits.cpu or signalled == signal.SIGXCPU):
                 ended = "timeout"
-            elif struck and ended == "exited" and (part.judge or len(run.parts) == 1):
+            elif struck and ended == "exited" and not part.struck_by_us:
                 # No program can send this signal, not even to itself.
                 run.fault = "killed from outside"
                 return None
@@ -584,8 +452,7 @@ class Pool:
         )  # fmt: skip
 
     def forget(self, run: Run) -> None:
-        self.total += 1
-        self.runs.pop(id(run), None)
+        self.runs.pop(run.number, None)
         for part in run.parts:
             self.by_part.pop(part.number, None)
             for stream in list(part.pipes):
@@ -610,14 +477,15 @@ def memory_file(data: bytes) -> int:
 
 
 def waited_and_worked(pid: int) -> tuple[float, float]:
-    """Seconds for which a process could have run and had no CPU, and seconds of CPU that it had; zeros if unknown."""
+    """Seconds for which a process could have run and had no CPU, and seconds of CPU that it had.
+
+    Raises:
+        OSError: it is gone.
+    """
     waited = worked = 0
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/schedstat") as file:
-                run, delay, _ = file.read().split()
-            worked += int(run)
-            waited = max(waited, int(delay))
-    except (OSError, ValueError):
-        return waited / 1e9, worked / 1e9
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat") as file:
+            run, delay, _ = file.read().split()
+        worked += int(run)
+        waited = max(waited, int(delay))
     return waited / 1e9, worked / 1e9

@@ -21,7 +21,8 @@ from typing import Literal, get_args
 
 from soarctl.api import PluginError
 from soarctl_code.jail import confine, syscalls, wire
-from soarctl_code.jail.supervisor import Job, Pool, Ran, SandboxError
+from soarctl_code.jail.jobs import Job, Ran, SandboxError
+from soarctl_code.jail.supervisor import Pool
 
 Tier = Literal["namespace", "landlock", "seccomp", "command", "unsafe"]
 TIERS: tuple[Tier, ...] = get_args(Tier)

@@ -1,0 +1,98 @@
+"""A fork server as its supervisor sees it: a process, and a socket to it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from soarctl_code.jail.jobs import SandboxError
+
+BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from soarctl_code.jail.server import main; del sys.path[0]; "
+    "main(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))"
+)
+START_PATIENCE = 30.0
+
+
+class Server:
+    """One fork server and the socket to it."""
+
+    def __init__(self, tier: str, python: str, prefix: Sequence[str], scratch: int) -> None:
+        self.tier = tier
+        self.workdir = tempfile.mkdtemp(prefix="soarctl-jail-") if tier in ("unsafe", "command") else None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        package = str(Path(__file__).resolve().parents[2])
+        inside = "command" if prefix else tier
+        try:
+            self.process = self.start(theirs, [*prefix, python], package, inside, scratch)
+        except OSError as error:
+            self.facts: dict[str, Any] = {"failed": str(error)}
+        else:
+            # Our copy of its end would keep us waiting for a server that has died.
+            theirs.close()
+            ours.settimeout(START_PATIENCE)
+            self.facts = self.first_message(ours)
+        finally:
+            theirs.close()
+        ours.settimeout(None)
+        self.control = ours
+        if "failed" in self.facts:
+            self.close()
+            raise SandboxError(f"the {tier} sandbox does not start: {self.facts['failed']}")
+
+    def start(
+        self, theirs: socket.socket, command: list[str], package: str, tier: str, scratch: int
+    ) -> "subprocess.Popen[bytes]":
+        # Nothing of our environment goes in, but what a shared interpreter needs to be started at all.
+        environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1"}
+        if "LD_LIBRARY_PATH" in os.environ:
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        if tier == "command":  # a command such as bwrap has to be found
+            environment["PATH"] = os.environ.get("PATH", os.defpath)
+        descriptor = theirs.fileno()
+        return subprocess.Popen(
+            [*command, "-s", "-S", "-B", "-P", "-c", BOOT, package, tier, str(descriptor), str(scratch)],
+            pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, cwd=self.workdir or "/", start_new_session=True,
+        )  # fmt: skip
+
+    def first_message(self, control: socket.socket) -> dict[str, Any]:
+        """What a server says once it is ready, or why it is not."""
+        try:
+            facts: dict[str, Any] = json.loads(control.recv(4096) or b'{"failed": "it ended at once"}')
+        except OSError as error:
+            facts = {"failed": str(error)}
+        if (said := self.hang_up_streams()) and "failed" in facts:
+            facts["failed"] += f": {said}"
+        return facts
+
+    def hang_up_streams(self) -> str:
+        """Closes our ends of the server's standard streams, which were pipes so that Python there sees pipes."""
+        said = b""
+        for stream in (self.process.stderr, self.process.stdout):
+            if stream is not None:
+                os.set_blocking(stream.fileno(), False)
+                said = said or stream.read(4096) or b""
+                stream.close()
+        return said.decode("utf-8", "replace").strip()[-500:]
+
+    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        socket.send_fds(self.control, [json.dumps(message).encode()], list(descriptors))
+
+    def close(self) -> None:
+        """Hangs up, which ends the server and all its children, and waits for that."""
+        self.control.close()
+        process = getattr(self, "process", None)
+        if process is not None:
+            try:
+                process.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self.workdir:
+            shutil.rmtree(self.workdir, ignore_errors=True)
