@@ -59,7 +59,7 @@ _GREEK = named(
 )
 _PREFIXES = frozenset({"angle", "triangle", "measuredangle", "overline", "vec", "bar", "hat", "tilde", "widehat"})
 _TRIGONOMETRIC = named("sin cos tan cot sec csc")
-_FOREIGN = named("begin end sum prod int lim det pmod bmod mod partial mathbb cup cap setminus cdots ldots dots")
+_FOREIGN = named("begin end sum prod int lim det pmod bmod mod partial mathbb cup cap setminus")
 """What Math-Verify reads and we do not. A command that it does not know it drops, and \\neg 5 would be 5."""
 _CLOSERS = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "|": "|", "lfloor": "rfloor", "lceil": "rceil"}
 APPLIED = frozenset("fghFGPQ")

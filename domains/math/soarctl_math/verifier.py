@@ -182,6 +182,8 @@ def judge_alone(gold: str, answer: str) -> Judgement:
         return Judgement(False, Reason.NO_ANSWER)
     if gold == answer:
         return Judgement(True, Reason.EXACT)
+    if gold.strip(" $") == answer.strip(" $") != "":
+        return Judgement(True, Reason.NORMALISED)
     one, other = fraction_of(gold), fraction_of(answer)
     if one is not None and other is not None and (one == other or "," not in gold + answer):
         return Judgement(one == other, Reason.EXACT)
