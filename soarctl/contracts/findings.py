@@ -47,7 +47,7 @@ def run_checks(call: str, plugin: object, world: _W, checks: Sequence[Check[_W]]
     """
     broken: list[str] = []
     for check in checks:
-        found = _findings(check, world, seconds)
+        found = _findings(check, world, seconds, _file(plugin))
         if found:
             broken.append(f"{promise(check)}\n" + "\n".join(f"    {line}" for line in found))
     if broken:
@@ -125,21 +125,26 @@ def _ring(number: int, frame: FrameType | None) -> None:
     raise _TooLong
 
 
-def _findings(check: Check[_W], world: _W, seconds: float) -> list[str]:
+def _findings(check: Check[_W], world: _W, seconds: float, file: str) -> list[str]:
     try:
         with time_limit(seconds):
             return list(check(world))
     except _TooLong as late:
-        return [f"it did not come back within {seconds:g} s, last seen in {_place(late)}"]
+        return [f"it did not come back within {seconds:g} s, last seen in {_place(late, file)}"]
     except Broken as broken:
         return [str(broken)]
     except Exception as error:  # the boundary around a plug-in: whatever it raises is the finding
-        return [f"{type(error).__name__}: {error}", f"raised in {_place(error)}"]
+        return [f"{type(error).__name__}: {error}", f"raised in {_place(error, file)}"]
 
 
-def _place(error: BaseException) -> str:
+def _file(plugin: object) -> str:
+    return getattr(sys.modules.get(type(plugin).__module__), "__file__", None) or ""
+
+
+def _place(error: BaseException, file: str) -> str:
+    """The innermost line of the plug-in's own module, else of anything."""
     frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-2] if isinstance(error, _TooLong) and len(frames) > 1 else frames[-1]
+    last = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
     return f"{last.name}, {last.filename}:{last.lineno}"
 
 
