@@ -202,12 +202,12 @@ class DecodeBatch:
         if width > WORTH_DROPPING * alive_S_W.shape[1]:
             return
         self._save(running, now)
-        sources_B = _packed(alive_S_W, width)
-        # A filler stays what it finds in its place. It has been saved; from now on it counts for nothing.
-        running.index_B[~running.alive_B] = len(self._rows_N)
+        sources_B, alive_B = packed(alive_S_W, width)
         moved_M = np.flatnonzero(sources_B != np.arange(len(sources_B)))
         device = self._forward.device
         running.keep(torch.from_numpy(sources_B).to(device))
+        # A place that no row needs goes on with what is in it, which from now on counts for nothing.
+        running.alive_B, running.index_B[~alive_B] = alive_B, len(self._rows_N)
         cache.move(
             torch.from_numpy(sources_B[moved_M]).to(device), torch.from_numpy(moved_M).to(device), len(sources_B)
         )
@@ -223,19 +223,26 @@ class DecodeBatch:
         )
 
 
-def _packed(alive_S_W: NDArray[np.bool_], width: int) -> NDArray[np.int64]:
-    """Which row each place of a narrower rectangle takes, so that few move: those alive and in their policy's part stay.
+def packed(alive_S_W: NDArray[np.bool_], width: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """A narrower rectangle in which as many rows as possible stay where they are.
 
     Args:
-        alive_S_W: at most `width` in each line.
-        width: of the new rectangle; places that no row needs keep the row they had.
+        alive_S_W: the rows to keep; at most `width` in each line.
+        width: of the new rectangle.
+
+    Returns:
+        Which row goes to each place, by their places in the old rectangle, and which of the places are needed.
     """
     sources_B = np.arange(len(alive_S_W) * width)
+    needed_B = np.zeros(len(sources_B), np.bool_)
     for s, alive_W in enumerate(alive_S_W):
         rows, part = np.flatnonzero(alive_W) + s * len(alive_W), np.arange(s * width, (s + 1) * width)
-        free, moving = np.setdiff1d(part, rows), np.setdiff1d(rows, part)
-        sources_B[free[: len(moving)]] = moving
-    return sources_B
+        moving = np.setdiff1d(rows, part)
+        free = np.setdiff1d(part, rows)[: len(moving)]
+        sources_B[free] = moving
+        needed_B[free] = True
+        needed_B[np.intersect1d(rows, part)] = True
+    return sources_B, needed_B
 
 
 def _padded(prompts_S: Sequence[Sequence[tuple[int, ...]]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -16,7 +16,7 @@ class Forward:
 
     def __init__(self, model: PreTrainedModel) -> None:
         token_attention.install(model)
-        self._model = model
+        self.model = model
         self.device = model.device
         self.dtype = model.dtype
         config = model.config.get_text_config()
@@ -61,7 +61,7 @@ class Forward:
         options: dict[str, object] = {"position_ids": positions_B_T} if self._takes_positions else {}
         if self._takes_logits_to_keep:
             options["logits_to_keep"] = 1
-        logits_B_T_V = self._model(
+        logits_B_T_V = self.model(
             input_ids=ids_B_T, attention_mask=mask, past_key_values=cache, use_cache=True, **options
         ).logits
         return logits_B_T_V[:, -1]
@@ -85,4 +85,4 @@ class Forward:
             options |= {"attention_mask": mask_B_T_T[:, None], "position_ids": positions_B_T}
         if self._takes_logits_to_keep:
             options["logits_to_keep"] = keep
-        return self._model(input_ids=ids_B_T, use_cache=False, **options).logits[:, -keep:]
+        return self.model(input_ids=ids_B_T, use_cache=False, **options).logits[:, -keep:]

@@ -48,7 +48,7 @@ def token_attention(
 
 def install(model: PreTrainedModel) -> None:
     """Makes a model decode this way, if it is on a CPU and would use sdpa."""
-    if model.device.type == "cpu" and model.config.get_text_config()._attn_implementation == "sdpa":
+    if model.device.type == "cpu" and getattr(model.config.get_text_config(), "_attn_implementation", None) == "sdpa":
         AttentionInterface.register(NAME, token_attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
         model.set_attn_implementation(NAME)

@@ -72,6 +72,7 @@ def test_an_exported_model_is_one_for_transformers(load: Load, tmp_path: Path) -
     assert torch.allclose(loaded(IDS).logits, logits(engine, policy), atol=1e-4)
     assert AutoTokenizer.from_pretrained(tmp_path / "model").encode("abc") == [2, 3, 4]
     assert list((tmp_path / "model").glob("*.safetensors"))
+    assert "soarctl" not in (tmp_path / "model" / "config.json").read_text()
 
 
 def test_facts_name_the_model_by_its_contents(load: Load, models: dict[str, Path]) -> None:

@@ -195,3 +195,20 @@ def test_a_prompt_without_tokens_is_an_error(engine: Engine) -> None:
     with pytest.raises(ModelError) as error:
         fleet(engine).sample(prompts(""), Sampling(4))
     assert str(error.value) == "the tokenizer makes no token of the prompt ''"
+
+
+def test_rows_that_stay_in_their_policys_part_are_not_moved() -> None:
+    alive_S_W = np.array([[1, 0, 0, 1, 1, 0], [0, 1, 1, 0, 0, 0]], np.bool_)
+    sources_B, needed_B = decode_batch.packed(alive_S_W, 3)
+    # The first policy keeps row 0 and takes 3 and 4 to its front; the second one's 7 and 8 go where its part now is.
+    assert sources_B.tolist() == [0, 3, 4, 7, 8, 5]
+    assert needed_B.tolist() == [True, True, True, True, True, False]
+
+
+def test_one_token_attends_as_sdpa_does(load: Load) -> None:
+    asked = [p for s in range(2) for p in prompts(*TEXTS, policy=s, samples=4)]
+    by_token, by_sdpa = load("llama"), load("llama")
+    by_sdpa.machinery.forward.model.set_attn_implementation("sdpa")
+    assert tokens(fleet(by_token, 2).sample(asked, Sampling(16))) == tokens(
+        fleet(by_sdpa, 2).sample(asked, Sampling(16))
+    )
