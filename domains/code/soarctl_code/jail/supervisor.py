@@ -30,8 +30,8 @@ RUNS_PER_SERVER = 4  # at once; one fork takes about a millisecond, and a server
 ASLEEP_AT_ONCE = 48
 TICK = 0.05  # between looks at a run that takes long
 KILL_PATIENCE = 10.0  # after which a server that does not report a killed child is taken for lost
-# On a machine so busy that a run takes this many seconds longer than its wall limit, most of the CPU limit will do.
-PATIENCE, NEARLY = 2.5, 0.75
+# On a machine so busy that a run takes this many seconds longer than its wall limit, half of the CPU limit will do.
+PATIENCE, ENOUGH = 1.0, 0.5
 SCHEDSTAT = os.path.exists("/proc/self/schedstat")
 STARVED = 20  # times the wall limit, after which the machine and not the program is at fault
 ATTEMPTS = 4
@@ -84,7 +84,7 @@ class Run:
     def seconds_left(self, now: float, waited: float, worked: float) -> float:
         """Until its time is up at the earliest. The clock stands still while the machine has no CPU for the run."""
         limits, elapsed = self.job.limits, now - self.ready
-        if worked >= limits.cpu or (elapsed >= limits.wall + PATIENCE and worked >= NEARLY * limits.cpu):
+        if worked >= limits.cpu or (elapsed >= limits.wall + PATIENCE and worked >= ENOUGH * limits.cpu):
             return 0.0
         return limits.wall - (elapsed - waited)
 
