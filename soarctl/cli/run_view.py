@@ -89,10 +89,6 @@ class LiveView:
         from rich.console import Console
         from rich.live import Live
 
-        self._console = Console()
-        self._live = Live(
-            console=self._console, get_renderable=self._draw, refresh_per_second=_REFRESHES_PER_SECOND, transient=False
-        )
         self._run: dict[str, Any] = {}
         self._doing = "loading the model"
         self._steps = deque[dict[str, Any]](maxlen=_STEPS_SHOWN)
@@ -101,6 +97,8 @@ class LiveView:
         self._began = time.monotonic()
         self._step_began: float | None = None
         self._students = ""
+        self._console = Console()
+        self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=_REFRESHES_PER_SECOND)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -183,13 +181,12 @@ class LiveView:
         for name in ("step", "stage", "rewards", "mean", f"average > {tau}", "passed", *names, ""):
             table.add_column(name.replace("_", " "), justify="left" if name == "rewards" else "right", no_wrap=True)
         for facts in self._steps:
-            above = facts["window_mean"] > self._run["tau"]
             table.add_row(
                 str(facts["step"]),
                 str(facts["stage"]),
                 " ".join(f"{reward:+.3f}" for reward in facts["rewards"]),
                 f"{facts['reward']:+.4f}",
-                f"[green]{facts['window_mean']:+.4f}[/]" if above else f"{facts['window_mean']:+.4f}",
+                f"{facts['window_mean']:+.4f}",
                 f"{100 * facts['accepted'] / facts['drawn']:.0f} %",
                 *(f"{facts['measures'].get(name, 0.0):.2f}" for name in names),
                 "[bold green]promoted[/]" if facts["promoted"] else "",
