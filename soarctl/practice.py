@@ -109,53 +109,61 @@ def inner_loop(
         batches(len(dataset), inner.batch_size, steps, stream)
         for dataset, stream in zip(datasets_S, streams_S, strict=True)
     ]
-    draw = Sampling(inner.max_new_tokens, inner.temperature, inner.top_p, tuple(domain.student_stops()))
     for step in range(steps):
-        asked = [
-            (s, position, datasets_S[s][index])
-            for s, plan in enumerate(plans_S)
-            for position, index in enumerate(plan[step])
+        batches_S = [
+            [dataset[index] for index in plan[step]] for dataset, plan in zip(datasets_S, plans_S, strict=True)
         ]
-        groups = fleet.sample(
-            [
-                Prompt(
-                    policy=s,
-                    text=domain.student_prompt(problem.question),
-                    samples=inner.group_size,
-                    stream=streams_S[s].child("sample", step, position),
-                )
-                for s, position, problem in asked
-            ],
-            draw,
-        )
-        verdicts = iter(
-            grade(
-                domain,
-                [(problem, c.text) for (_, _, problem), group in zip(asked, groups, strict=True) for c in group],
-                tell,
-            )
-        )
-        samples_S: list[list[GradedSample]] = [[] for _ in datasets_S]
-        rewards_S: list[list[float]] = [[] for _ in datasets_S]
-        for (s, position, problem), group in zip(asked, groups, strict=True):
-            judged = [next(verdicts) for _ in group]
-            rewards = [verdict.reward for verdict in judged]
-            samples_S[s] += map(GradedSample, group, leave_one_out(rewards))
-            rewards_S[s] += rewards
-            logs_S[s].verdicts += count_verdicts(judged)
-            logs_S[s].tokens += sum(len(c.token_ids) for c in group)
-            if position == 0:
-                logs_S[s].attempts.append(Attempt(step, problem.question, group[0].text, judged[0]))
-        for log, rewards, stats in zip(logs_S, rewards_S, fleet.reinforce(samples_S), strict=True):
-            _note(log, fmean(rewards), stats)
-        tell(
-            "inner_step",
-            inner_step=step + 1,
-            inner_steps=steps,
-            reward=fmean(map(fmean, rewards_S)),
-            tokens=sum(len(c.token_ids) for group in groups for c in group),
-        )
+        rloo_step(fleet, domain, inner, batches_S, streams_S, step, logs_S, tell)
+        tell("inner_step", inner_step=step + 1, inner_steps=steps, reward=fmean(log.rewards[-1] for log in logs_S))
     return logs_S
+
+
+def rloo_step(
+    fleet: Fleet,
+    domain: Domain,
+    inner: Inner,
+    batches_S: Sequence[Sequence[Problem]],
+    streams_S: Sequence[Stream],
+    step: int,
+    logs_S: Sequence[PracticeLog],
+    tell: Tell,
+) -> None:
+    """One RLOO step: policy s attempts each question of batches_S[s] `group_size` times and learns from the rewards.
+
+    Args:
+        step: counted from 0; with the stream it decides the samples.
+        logs_S: what happened is added to these.
+    """
+    draw = Sampling(inner.max_new_tokens, inner.temperature, inner.top_p, tuple(domain.student_stops()))
+    asked = [(s, position, problem) for s, batch in enumerate(batches_S) for position, problem in enumerate(batch)]
+    groups = fleet.sample(
+        [
+            Prompt(
+                policy=s,
+                text=domain.student_prompt(problem.question),
+                samples=inner.group_size,
+                stream=streams_S[s].child("sample", step, position),
+            )
+            for s, position, problem in asked
+        ],
+        draw,
+    )
+    tell("sampled", tokens=sum(len(c.token_ids) for group in groups for c in group))
+    attempts = [(problem, c.text) for (_, _, problem), group in zip(asked, groups, strict=True) for c in group]
+    verdicts = iter(grade(domain, attempts, tell))
+    samples_S: list[list[GradedSample]] = [[] for _ in batches_S]
+    rewards_S: list[list[float]] = [[] for _ in batches_S]
+    for (s, position, problem), group in zip(asked, groups, strict=True):
+        judged = [next(verdicts) for _ in group]
+        rewards = [verdict.reward for verdict in judged]
+        samples_S[s] += map(GradedSample, group, leave_one_out(rewards))
+        rewards_S[s] += rewards
+        logs_S[s].verdicts += count_verdicts(judged)
+        logs_S[s].tokens += sum(len(c.token_ids) for c in group)
+        if position == 0:
+            logs_S[s].attempts.append(Attempt(step, problem.question, group[0].text, judged[0]))
+    for log, rewards, stats in zip(logs_S, rewards_S, fleet.reinforce(samples_S), strict=True):
+        _note(log, fmean(rewards), stats)
 
 
 def batches(count: int, size: int, steps: int, stream: Stream) -> list[list[int]]:
