@@ -3,7 +3,7 @@
 import json
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _STEPS_SHOWN = 12
 _REFRESHES_PER_SECOND = 4
+_WIDE = 100  # columns from which rewards and measures are shown, too
 
 
 class View(Protocol):
@@ -175,22 +176,23 @@ class LiveView:
         from rich import box
         from rich.table import Table
 
+        columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+            "step": lambda facts: str(facts["step"]),
+            "stage": lambda facts: str(facts["stage"]),
+            "mean": lambda facts: f"{facts['reward']:+.4f}",
+            f"average > {self._run['tau']:g}": lambda facts: f"{facts['window_mean']:+.4f}",
+            "passed": lambda facts: f"{100 * facts['accepted'] / facts['drawn']:.0f} %",
+        }
+        if self._console.width >= _WIDE:
+            rewards = {"rewards": lambda facts: " ".join(f"{reward:+.3f}" for reward in facts["rewards"])}
+            columns = columns | rewards | {name: _measure(name) for name in self._steps[-1]["measures"]}
+        columns[""] = lambda facts: "promoted" if facts["promoted"] else ""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        names = list(self._steps[-1]["measures"])
-        tau = f"{self._run['tau']:g}"
-        for name in ("step", "stage", "rewards", "mean", f"average > {tau}", "passed", *names, ""):
-            table.add_column(name.replace("_", " "), justify="left" if name == "rewards" else "right", no_wrap=True)
+        for name in columns:
+            table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
         for facts in self._steps:
-            table.add_row(
-                str(facts["step"]),
-                str(facts["stage"]),
-                " ".join(f"{reward:+.3f}" for reward in facts["rewards"]),
-                f"{facts['reward']:+.4f}",
-                f"{facts['window_mean']:+.4f}",
-                f"{100 * facts['accepted'] / facts['drawn']:.0f} %",
-                *(f"{facts['measures'].get(name, 0.0):.2f}" for name in names),
-                "[bold green]promoted[/]" if facts["promoted"] else "",
-            )
+            cells = [cell(facts) for cell in columns.values()]
+            table.add_row(*cells, style="bold green" if facts["promoted"] else None)
         return table
 
     def _questions(self) -> "list[RenderableType]":
@@ -205,6 +207,10 @@ class LiveView:
             text.append(f"  {verdict}", style=style)
             lines.append(text)
         return lines
+
+
+def _measure(name: str) -> "Callable[[Mapping[str, Any]], str]":
+    return lambda facts: f"{facts['measures'].get(name, 0.0):.2f}"
 
 
 def _verdict(asked: Mapping[str, Any]) -> tuple[str, str]:
