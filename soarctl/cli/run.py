@@ -13,6 +13,7 @@ def run(
     Raises:
         SoarError: what stands in the way.
     """
+    from soarctl.cli.interrupts import Interrupts
     from soarctl.cli.run_view import JsonLines, LiveView, PlainLines
     from soarctl.errors import SoarError
     from soarctl.run import run as run_spec
@@ -24,8 +25,8 @@ def run(
     directory = out or Path("runs") / loaded.spec.name
     view = JsonLines() if as_json else LiveView() if sys.stdout.isatty() else PlainLines()
     try:
-        with view:
-            run_spec(loaded, directory, view.tell, resume=resume, from_step=from_step)
+        with view, Interrupts(view.tell) as interrupts:
+            run_spec(loaded, directory, interrupts.tell, resume=resume, from_step=from_step)
     except KeyboardInterrupt:
         again = " ".join(["soarctl run", path, *(f"--set {o}" for o in overrides), *([f"--out {out}"] if out else [])])
         print(f"interrupted; nothing finished is lost. `{again} --resume` goes on.", file=sys.stderr)

@@ -1,0 +1,47 @@
+"""Ctrl-C during a run: once ends it where nothing is lost, twice ends it at once."""
+
+import os
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from soarctl.events import Tell
+
+# After these the ledger holds all that was done so far.
+SAFE = frozenset({"filter", "filtered", "step_started", "students", "step", "evaluated"})
+
+_WAIT = b"\ninterrupted: the students in training are finished first; Ctrl-C again stops at once\n"
+
+
+class Interrupts:
+    """Passes events on, and after one Ctrl-C raises KeyboardInterrupt at the next event that is safe.
+
+    A second Ctrl-C raises it wherever the run is; that loses the fleet in training and nothing else.
+    """
+
+    def __init__(self, tell: "Tell") -> None:
+        self._tell = tell
+        self._asked = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def tell(self, event: str, /, **facts: Any) -> None:
+        self._tell(event, **facts)
+        if self._asked and event in SAFE:
+            raise KeyboardInterrupt
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        # os.write, because the interrupted code may be in the middle of a print.
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _WAIT)
