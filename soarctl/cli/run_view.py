@@ -181,11 +181,11 @@ class LiveView:
             "stage": lambda facts: str(facts["stage"]),
             "mean": lambda facts: f"{facts['reward']:+.4f}",
             f"average > {self._run['tau']:g}": lambda facts: f"{facts['window_mean']:+.4f}",
-            "passed": lambda facts: f"{100 * facts['accepted'] / facts['drawn']:.0f} %",
         }
         if self._console.width >= _WIDE:
-            rewards = {"rewards": lambda facts: " ".join(f"{reward:+.3f}" for reward in facts["rewards"])}
-            columns = columns | rewards | {name: _measure(name) for name in self._steps[-1]["measures"]}
+            columns["passed"] = lambda facts: f"{100 * facts['accepted'] / facts['drawn']:.0f} %"
+            columns["rewards"] = lambda facts: " ".join(f"{reward:+.3f}" for reward in facts["rewards"])
+            columns |= {name: _measure(name) for name in self._steps[-1]["measures"]}
         columns[""] = lambda facts: "promoted" if facts["promoted"] else ""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for name in columns:
