@@ -109,9 +109,7 @@ _NOT_UNITS = named(
     "or and not if then else maybe is isn wrong incorrect but wait no none unless except import return lambda exec"
     " eval because since for while factorial modulo mod base corrected"
 )
-_CLOCK = re.compile(
-    r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?(?:\s*(?:\\(?:text|mathrm|mbox))?\s*\{?\s*([apAP])\.?\s?[mM]\b\.?\s*\}?)?"
-)
+_CLOCK = re.compile(r"(\d{1,2})(?:\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?)?\s*(?:([apAP])\.?\s?[mM]\b\.?)?")
 _BASED = re.compile(r"\(?([0-9]+|[0-9A-F]+|\\text\{[0-9A-F]+\})\)?_\{?(?:\\text\s?\{)?\s*(\d{1,2}|[a-z]+)\s*\}?\}?")
 _CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*\)?[.:]?(?:\s*(\S.*))?", re.DOTALL)
 _MARKED_CHOICE = re.compile(r"\(\s*([A-Za-z])\s*\)|([A-Z])[.:)]")
@@ -145,10 +143,10 @@ def read(text: str, *, thousands: bool = True) -> Answer:
 
 
 def _special(text: str) -> Answer | None:
-    if clock := _CLOCK.fullmatch(text):
-        hour, minute = int(clock[1]), int(clock[2])
+    if clock := _CLOCK.fullmatch(_TEXT.sub(r"\1", text) if "\\" in text else text):
+        hour, minute = int(clock[1]), int(clock[2] or 0)
         # Without a.m. or p.m. it is a time only if it cannot well be a ratio.
-        if clock[4] or (hour <= 24 and minute < 60 and (clock[3] or clock[2].startswith("0"))):
+        if clock[4] or (clock[2] and hour <= 24 and minute < 60 and (clock[3] or clock[2].startswith("0"))):
             return Clock(hour, minute, (clock[4] or "").lower(), int(clock[3] or 0))
     if "_" in text and (based := _BASED.fullmatch(text.lstrip("-").strip())):
         base = int(based[2]) if based[2].isdigit() else _BASE_WORDS.get(based[2], 0)
@@ -386,6 +384,8 @@ def _items(tokens: list[Token]) -> list[Answer]:
 
 def _words(text: str) -> Answer:
     lowered = text.lower()
+    if len(text) == 1 and text.isupper():
+        return Choice(text)
     if lowered in _NUMBER_WORDS:
         return Value(number(_NUMBER_WORDS[lowered]))
     words = _NOT_WORD.sub("", lowered)

@@ -47,10 +47,17 @@ class Comparison:
         gold, answer = _unwrapped(gold), _unwrapped(answer)
         for one, other in ((gold, answer), (answer, gold)):
             match one, other:
+                case Group("list", items), Group("pair") | Combination() | Condition() | Named() if _inequalities(
+                    items
+                ):
+                    # x > 2, x != 3 means both; x < 2, x > 3 can only mean either.
+                    return any(same_set(Combination(operator, items), other) for operator in ("cap", "cup"))
                 case Value() as value, Value() as other_value:
                     return self.quantities(value, other_value)
                 case Choice(letter), Choice(other_letter):
                     return letter == other_letter
+                case Choice(letter, None), Value(Node("symbol", _, name), ""):
+                    return name == letter
                 case Choice(_, rest), _ if rest is not None:
                     return self.answers(rest, other)
                 case Words(words), Words(other_words):
@@ -256,6 +263,10 @@ def _unwrapped(answer: Answer) -> Answer:
     while isinstance(answer, Group) and len(answer.items) == 1 and (answer.kind != "pair" or answer.brackets == "[]"):
         answer = answer.items[0]
     return answer
+
+
+def _inequalities(items: Sequence[Answer]) -> bool:
+    return all(isinstance(item, Relation) and not set(item.operators) & {"=", "in", "approx"} for item in items)
 
 
 def _of_relations(*groups: Group) -> bool:

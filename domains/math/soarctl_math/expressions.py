@@ -64,6 +64,7 @@ _FOREIGN = named("begin end sum prod int lim det pmod bmod mod partial mathbb cu
 _CLOSERS = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "|": "|", "lfloor": "rfloor", "lceil": "rceil"}
 APPLIED = frozenset("fghFGPQ")
 """Letters that are functions where a parenthesis follows them."""
+_INVERSE = ["^", "{", "-", "1", "}", "("]
 
 
 class _Reader:
@@ -326,6 +327,9 @@ class _Reader:
         if self.is_sign("_"):
             self.take()
             node = self.lowered(node)
+        if name in APPLIED and [token.text for token in self.tokens[self.at : self.at + 6]] == _INVERSE:
+            self.at += 5
+            return Node("applied", (self.group("("),), f"{name}^-1")
         if name in APPLIED and self.is_sign("("):
             return Node("applied", (self.group("("),), node.name)
         return node

@@ -4,19 +4,22 @@ import re
 
 MAX_TEXT = 200_000
 _OPEN = re.compile(r"\\(?:boxed|fbox|framebox)\s*(\{)?")
+_BOXES = ("\\boxed", "\\fbox", "\\framebox")
 _BETWEEN = re.compile(
     r"(?:\s|\\[,;:! ()\[\]]|\\quad|\\qquad|\$|[,;.&]|\\text\s*\{\s*(?:,|and|or)?\s*\}|\band\b|\bor\b"
     r"|[A-Za-z](?:_\{?\w{1,4}\}?)?\s*=)*"
 )
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _CALLED = re.compile(
-    r"(?:answer|solution)\**\s*(?:is|are|:|=|to the [a-z ]{1,40}is)\**\s*:?\s*",
+    r"(?:answer|solution)s?\**\s*(?:is|are|:|=|to the [a-z ]{1,40}is)\**\s*:?\s*",
     re.IGNORECASE,
 )
 _SPAN = re.compile(
     r"(?<!\\)\$\$((?:[^$\\]|\\.){1,2000})\$\$|(?<!\\)\$((?:[^$\\]|\\.){1,2000})\$|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]",
     re.DOTALL,
 )
+_SERIES = re.compile(r"\$[^$]{1,200}\$(?:(?:,|\s|\band\b|\bor\b){1,9}\$[^$]{1,200}\$){1,20}")
+_REASON = re.compile(r",?\s+(?:because|since|which|as|so that|where)\s")
 _VERB = re.compile(r"\s(?:is|are|equals|be)\s")
 _SENTENCE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}\s+\S+\s+[A-Za-z]{2,}")
 _DELIMITER = re.compile(r"(?<!\\)(?:\$|\\[(\[])")
@@ -33,7 +36,7 @@ def boxed(text: str, *, alone: bool = False) -> str | None:
     """
     if "\\boxed" not in text and "\\fbox" not in text and "\\framebox" not in text:
         return None
-    last = max(text.rfind("\\boxed"), text.rfind("\\fbox"), text.rfind("\\framebox"))
+    last = max(text.rfind(box) for box in _BOXES)
     content, end = _content(text, last)
     if content is None:
         return None
@@ -42,7 +45,7 @@ def boxed(text: str, *, alone: bool = False) -> str | None:
     # Boxes that stand side by side belong together: \boxed{3} and \boxed{5}.
     parts, start = [content], last
     while len(parts) < 32:
-        before = max(text.rfind("\\boxed", 0, start), text.rfind("\\fbox", 0, start))
+        before = max(text.rfind(box, 0, start) for box in _BOXES)
         if before < 0 or start - before > 2000:
             break
         earlier, end = _content(text, before)
@@ -76,8 +79,10 @@ def final_answer(text: str) -> str | None:
     if _THOUGHT in text:
         after = text.rpartition(_THOUGHT)[2]
         text = after if after.strip() else text
-    if "\\boxed" in text or "\\fbox" in text:
+    if "\\boxed" in text or "\\fbox" in text or "\\framebox" in text:
         return boxed(text)
+    if "\n#### " in f"\n{text}":
+        return f"\n{text}".rpartition("\n#### ")[2].partition("\n")[0].strip()
     if "</answer>" in text.lower():
         tagged = _TAGGED.findall(text)
         if tagged:
@@ -90,10 +95,12 @@ def final_answer(text: str) -> str | None:
 
 def _stated(text: str) -> str | None:
     """What follows "the answer is": a formula, or the end of the sentence."""
+    if series := _SERIES.match(text):
+        return series[0].replace("$", "")
     if span := _SPAN.match(text):
         return _whole(span)
     sentence = re.split(r"\.(?:\s|$)|\n", text, maxsplit=1)[0].strip().strip("*").strip()
-    sentence = _VERB.split(sentence)[-1].strip()
+    sentence = _VERB.split(_REASON.split(sentence)[0])[-1].strip()
     return (
         _whole(_SPAN.fullmatch(sentence)) or (sentence if _is_bare(sentence) else _last(sentence) or sentence) or None
     )

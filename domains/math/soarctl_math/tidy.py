@@ -38,7 +38,8 @@ _RENAMED = {
     "vert": "|", "lvert": "|", "rvert": "|", "mid": "|", "land": r"\text{ and }", "lor": r"\text{ or }",
     "wedge": r"\text{ and }", "vee": r"\text{ or }", "textdollar": r"\$", "degree": r"^\circ ",
     "varnothing": r"\emptyset ", "smallsetminus": r"\setminus ", "backslash": r"\setminus ", "simeq": r"\approx ",
-    "cong": r"\approx ", "tg": r"\tan ", "ctg": r"\cot ", "infin": r"\infty ", "lgroup": "(", "rgroup": ")",
+    "cong": r"\approx ", "tg": r"\tan ", "ctg": r"\cot ", "infin": r"\infty ",
+    "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "lgroup": "(", "rgroup": ")",
 }  # fmt: skip
 _DROPPED = named(
     "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr bigm displaystyle textstyle scriptstyle"
@@ -50,6 +51,7 @@ _REMARK = re.compile(r"(?:\\text\s*\{)?\s*\((?:about|approx)[^()]*\)\s*\}?\s*$")
 _OPERATOR = re.compile(r"\\operatorname\*?\s*\{([A-Za-z]+)\}")
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)(?![A-Za-z])\s*")
 _GAPS = re.compile(r"(?<![A-Za-z0-9.])\s+|\s+(?![A-Za-z0-9.])")
+_MODULUS = re.compile(r"(\\[pb]?mod)\s*\{\s*(\w+)\s*\}")
 _BRACED_ATOM = re.compile(r"([\^_])\{([A-Za-z0-9])\}")
 
 
@@ -101,6 +103,8 @@ def compact(tidied: str) -> str:
     """A key for answers that differ in nothing but white space, braces of one letter and degree signs."""
     text = _DEGREES.sub("", tidied) if "circ" in tidied else tidied
     text = _BRACED_ATOM.sub(r"\1\2", text)
+    if "mod" in text:
+        text = _MODULUS.sub(r"\1 \2", text)
     # A gap between two digits or letters means something: 1 1/2 is not 11/2.
     return _GAPS.sub("", " ".join(text.split()))
 

@@ -49,9 +49,15 @@ def test_the_last_box_counts_and_boxes_side_by_side_are_a_list() -> None:
 
 
 def test_without_boxes_required_the_answer_that_a_text_names_counts() -> None:
-    texts = ["**Answer:** 5", "<answer>5</answer>", "The final answer is $5$. I hope it is correct.", "so $x=5$"]
+    texts = [
+        "**Answer:** 5",
+        "<answer>5</answer>",
+        "The final answer is $5$. I hope it is correct.",
+        "so $x=5$",
+        "#### 5",
+    ]
     verdicts = MathDomain(symbolic=False, require_box=False).grade([(GOLD, text) for text in texts])
-    assert [verdict.correct for verdict in verdicts] == [True] * 4
+    assert all(verdict.correct for verdict in verdicts)
 
 
 def test_a_tolerance_of_the_data_set_is_respected() -> None:

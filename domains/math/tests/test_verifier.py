@@ -37,6 +37,8 @@ SAME = {
     "assignments": [("x=5", "5"), ("AB = 10", "10"), ("f(x)=2x+1", "1+2x"), ("|AB|=1", "1")],
     "equations": [("y=2x+1", "2x-y+1=0"), (r"x^2/4+y^2/3=1", "3x^2+4y^2=12")],
     "ratios and times": [("2:4", "1:2"), (r"4:30\text{ p.m.}", "4:30 PM")],
+    "inverses": [("f^{-1}(x)=x-1", "x-1")],
+    "ellipses": [(r"\{1, 2, \ldots, 9\}", r"\{1,2,\dots,9\}")],
     "matrices": [(r"\begin{pmatrix}1/2\\0\end{pmatrix}", r"\begin{bmatrix} 0.5 \\ 0 \end{bmatrix}")],
     "huge powers": [(r"2^{10^9}", r"4^{5\cdot10^8}"), (r"1", r"1^{10^{10^{10}}}"), (r"(x+y)^{2000}", r"(y+x)^{2000}")],
 }
@@ -51,7 +53,11 @@ BY_VALUE = {
     "logarithms": [(r"\log_28", "3"), (r"\ln8", r"3\ln2"), (r"e^{2\ln3}", "9")],
     "counting": [(r"\frac{n!}{(n-2)!}", "n(n-1)"), ("(-1)^n", "(-1)^{n+2}"), (r"\binom n2", r"\frac{n(n-1)}2")],
     "intervals": [("(2,5)", "2<x<5"), (r"[-2,2]", r"|x|\le2"), (r"(1,2)\cup(2,3)", r"(1,3)\setminus\{2\}")],
-    "inequalities": [("x<1", "-x>-1"), (r"(-\infty,-1)\cup(1,\infty)", r"x<-1\text{ or }x>1")],
+    "inequalities": [
+        (r"x>2, x\ne3", r"(2,3)\cup(3,\infty)"),
+        ("x<1", "-x>-1"),
+        (r"(-\infty,-1)\cup(1,\infty)", r"x<-1\text{ or }x>1"),
+    ],
 }
 
 DIFFERENT = {
