@@ -67,7 +67,11 @@ class _Nursery:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
             )
         self.control.settimeout(START_LIMIT)
-        self._answer()
+        try:
+            self._answer()
+        except OSError:
+            self.close()
+            raise
         self.control.settimeout(_ANSWER_LIMIT)
 
     def fork(self) -> "_Worker":

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,6 @@ OUTCOMES = ["correct", "wrong", "wrong", "correct"]
 
 def outcomes() -> list[str]:
     return [str(verdict.outcome) for verdict in MathDomain(workers=1).grade(ATTEMPTS)]
-
-
-def _send(connection: "multiprocessing.connection.Connection[list[str], None]") -> None:  # type: ignore[name-defined]
-    connection.send(outcomes())
 
 
 def test_a_request_that_runs_late_costs_its_worker_and_nobody_else_anything() -> None:
@@ -98,21 +95,26 @@ async def _in_a_loop() -> list[str]:
     return direct
 
 
-def _in_a_process(method: str) -> list[str]:
-    context = multiprocessing.get_context(method)
+def _forked() -> list[str]:
+    context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_send, args=(theirs,))
+    process = context.Process(target=lambda: theirs.send(outcomes()))
     process.start()
-    found = ours.recv()
+    found: list[str] = ours.recv()
     process.join()
     return found
+
+
+def _spawned() -> list[str]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return [str(verdict.outcome) for verdict in pool.submit(MathDomain(workers=1).grade, ATTEMPTS).result()]
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(
     "place",
-    [outcomes, _in_a_thread, lambda: asyncio.run(_in_a_loop()), lambda: _in_a_process("fork")],
-    ids=["main thread", "thread", "asyncio", "forked"],
+    [outcomes, _in_a_thread, lambda: asyncio.run(_in_a_loop()), _forked, _spawned],
+    ids=["main thread", "thread", "asyncio", "forked", "spawned"],
 )
 def test_verdicts_are_the_same_from_everywhere_and_no_signal_is_touched(place: Callable[[], list[str]]) -> None:
     rang: list[int] = []
