@@ -1,0 +1,1 @@
+"""The countdown game, judged by a process of its own."""

@@ -1,0 +1,1 @@
+"""Programming puzzles: any witness that the checker takes is right."""
