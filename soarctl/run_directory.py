@@ -1,21 +1,28 @@
 """The run directory: who may write in it, and where the weights are. `docs/run_directory.md` shows one."""
 
 import os
+import platform
 import shutil
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from soarctl import checkpoints
-from soarctl.api import Fleet, Policy, Student
+from soarctl import __version__, checkpoints
+from soarctl.api import Engine, Fleet, Policy, Student
 from soarctl.errors import CheckpointError, RunError, disk_errors
 from soarctl.ledger import FILE, Ledger
 from soarctl.practice import Baseline, Practised
 from soarctl.spec import Checkpoints
+from soarctl.spec_reader import LoadedSpec
+
+# Changing these between a run and its resumption changes nothing that was or will be learned.
+HARMLESS = ("name", "checkpoints", "evaluation")
 
 
 @contextmanager
@@ -42,6 +49,67 @@ def lock(directory: Path) -> Generator[None, None, None]:
     finally:
         holder.unlink(missing_ok=True)
         file_lock.release()
+
+
+def open_ledger(directory: Path, loaded: LoadedSpec, *, resume: bool) -> Ledger:
+    """The ledger of a new run, or with `resume` of the one that is there.
+
+    Raises:
+        RunError: there is a run and `resume` was not asked for, or it follows another spec.
+    """
+    spec = loaded.spec.model_dump(mode="json")
+    if not (directory / FILE).exists():
+        with disk_errors(directory):
+            (directory / "spec.yaml").write_text(loaded.text)
+        return Ledger.create(
+            directory,
+            {
+                "spec": spec,
+                "spec_sha256": loaded.hash,
+                "overrides": [asdict(override) for override in loaded.overrides],
+                "soarctl_version": __version__,
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "machine": platform.platform(),
+            },
+        )
+    if not resume:
+        raise RunError(
+            "there is a run here already",
+            at=str(directory),
+            hint="`--resume` goes on with it; `--out` names another directory",
+        )
+    ledger = Ledger.open(directory)
+    before, now = _flat(ledger.facts["spec"]), _flat(spec)
+    changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+    grave = [key for key in changed if key.split(".")[0] not in HARMLESS]
+    if grave:
+        ledger.close()
+        raise RunError(
+            "the spec is not the one that this run was started with",
+            at=str(directory),
+            hint="\n".join(f"{key}: was {before.get(key)!r}, is {now.get(key)!r}" for key in grave)
+            + f"\nonly {', '.join(HARMLESS)} may change; another spec needs another directory",
+        )
+    if changed:
+        ledger.set_facts({"spec": spec, "spec_sha256": loaded.hash})
+    return ledger
+
+
+def check_model(ledger: Ledger, engine: Engine) -> None:
+    """Records the base model of a new run.
+
+    Raises:
+        RunError: the run was started with another one.
+    """
+    known, now = ledger.facts.get("model"), dict(engine.facts)
+    if known is None:
+        ledger.set_facts({"model": now})
+    elif known.get("weights_sha256") != now.get("weights_sha256"):
+        raise RunError(
+            f"the base model {now.get('base')} is not the one that this run was started with",
+            at=str(ledger.path),
+            hint=f"its weights had the hash {known.get('weights_sha256')}, now {now.get('weights_sha256')}",
+        )
 
 
 @dataclass
@@ -187,3 +255,11 @@ def _newest_whole(directory: Path, ledger: Ledger, before: int) -> int:
             continue
         return step
     return 0
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
