@@ -9,12 +9,14 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import typer
 
-from soarctl import errors
+from soarctl import contracts, errors, ledger, plugins
 from soarctl.cli.app import app
+from soarctl.contracts.findings import promise
 from soarctl.json_schema import spec_schema
 from soarctl.spec import Spec
 
@@ -27,6 +29,9 @@ def pages() -> dict[Path, str]:
     return {
         Path("docs/reference/spec.md"): "\n".join(spec_page()) + "\n",
         Path("docs/reference/cli.md"): "\n".join(cli_page()) + "\n",
+        Path("docs/reference/plugins.md"): "\n".join(plugins_page()) + "\n",
+        Path("docs/reference/contracts.md"): "\n".join(contracts_page()) + "\n",
+        Path("docs/reference/ledger.md"): "\n".join(ledger_page()) + "\n",
         Path("specs/spec.schema.json"): json.dumps(spec_schema(), indent=2) + "\n",
     }
 
@@ -150,6 +155,68 @@ def cli_page() -> Iterator[str]:
         if inspect.isclass(error) and issubclass(error, errors.SoarError):
             first = (inspect.getdoc(error) or "").partition("\n\n")[0]
             yield f"| `{name}` | {error.exit_code} | {cell(one_line(first))} |"
+
+
+def plugins_page() -> Iterator[str]:
+    yield from ("# Entry points", "", GENERATED, "")
+    yield from (
+        "A plug-in is a class that a package names in one of these groups. `soarctl plugins` lists what is installed and",
+        "imports none of it; a spec names one, and that one is imported. Two packages with one name are an error.",
+    )
+    shipped = shipped_plugins()
+    for kind, group in plugins.GROUPS.items():
+        first = (inspect.getdoc(kind) or "").partition("\n\n")[0]
+        yield from ("", f"## {group}", "", f"Subclasses of `soarctl.api.{kind.__name__}`. {one_line(first)}", "")
+        yield from ("| name | class | |", "| --- | --- | --- |")
+        for name, plugin in shipped.get(group, {}).items():
+            said = (inspect.getdoc(plugin) or "").partition("\n\n")[0]
+            yield f"| `{name}` | `{plugin.__module__}:{plugin.__name__}` | {cell(one_line(said))} |"
+        yield from ("", "| method | |", "| --- | --- |")
+        for name, method in vars(kind).items():
+            if inspect.isfunction(method) and not name.startswith("_"):
+                said = (inspect.getdoc(method) or "").partition("\n\n")[0]
+                must = " (required)" if name in kind.__abstractmethods__ else ""
+                yield f"| `{name}`{must} | {cell(one_line(said))} |"
+
+
+def contracts_page() -> Iterator[str]:
+    yield from ("# Contract checks", "", GENERATED, "")
+    yield from (
+        "What `soarctl.testing` holds a plug-in to. A broken promise is a `ContractError`, an assertion whose message has",
+        "the sentence below and what was found against it. All checks run; one report names all that is broken.",
+    )
+    for call, checks in (
+        (contracts.check_domain, contracts.domain.CHECKS),
+        (contracts.check_reward, contracts.reward.CHECKS),
+        (contracts.check_trainer, contracts.trainer.CHECKS),
+    ):
+        signature = str(inspect.signature(call)).replace("'", "")
+        for module in ("soarctl.api.", "collections.abc.", "soarctl.contracts.domain."):
+            signature = signature.replace(module, "")
+        yield from ("", f"## {call.__name__}", "", "```python", f"{call.__name__}{signature}", "```", "")
+        arguments = inspect.getdoc(call) or ""
+        for line in arguments.partition("Args:\n")[2].partition("\n\nRaises:")[0].splitlines():
+            yield f"- `{line.strip().partition(':')[0]}`:{line.strip().partition(':')[2]}"
+        yield from ("", "| check | promise |", "| --- | --- |")
+        yield from (f"| `{check.__name__}` | {cell(promise(check))} |" for check in checks)
+
+
+def ledger_page() -> Iterator[str]:
+    yield from ("# Ledger schema", "", GENERATED, "")
+    yield from (
+        f"`{ledger.FILE}` is a SQLite database, schema version {ledger.SCHEMA_VERSION} (`PRAGMA user_version`). Outer",
+        "steps count from 1; datasets, repeats and positions from 0. [How to ask it](../howto/sql.md).",
+    )
+    with TemporaryDirectory() as directory, ledger.Ledger.create(Path(directory), {}) as made:
+        for name, sql in made.rows("SELECT name, sql FROM sqlite_master WHERE type = 'table'"):
+            said = sql.partition("\n")[0].partition("--")[2].strip()
+            yield from ("", f"## {name}", "", *([f"{said[0].upper()}{said[1:]}.", ""] if said else []))
+            yield from ("| column | type | |", "| --- | --- | --- |")
+            for _, column, kind, needed, _, key in made.rows(f"PRAGMA table_info({name})"):
+                notes = [*(["key"] if key else []), *([] if needed or key else ["may be NULL"])]
+                yield f"| `{column}` | {kind} | {', '.join(notes)} |"
+            remarks = [line.partition("--")[2].strip() for line in sql.splitlines()[1:] if "--" in line]
+            yield from (f"\n{cell(remark)}." for remark in remarks)
 
 
 def placeholder(argument: Any) -> str:

@@ -62,3 +62,34 @@ def test_the_schema_of_specs_knows_every_section_and_extends() -> None:
     assert set(schema["properties"]) == {"extends", *Spec.model_fields}
     assert schema["additionalProperties"] is False
     assert schema["else"] == {"required": ["name", "model", "domain"]}
+
+
+def test_the_reference_misses_no_entry_point_group_check_or_method() -> None:
+    from soarctl import contracts, plugins
+
+    page = (ROOT / "docs/reference/plugins.md").read_text()
+    wanted = [*plugins.GROUPS.values(), *(f"| `{m}`" for kind in plugins.GROUPS for m in kind.__abstractmethods__)]
+    assert [name for name in wanted if name not in page] == []
+    checked = (ROOT / "docs/reference/contracts.md").read_text()
+    modules = (contracts.domain, contracts.reward, contracts.trainer)
+    assert [c.__name__ for module in modules for c in module.CHECKS if f"| `{c.__name__}` |" not in checked] == []
+
+
+def test_the_reference_misses_no_table_and_no_column_of_the_ledger(tmp_path: Path) -> None:
+    from soarctl.ledger import Ledger
+
+    page = (ROOT / "docs/reference/ledger.md").read_text()
+    with Ledger.create(tmp_path, {}) as ledger:
+        tables = [name for (name,) in ledger.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = [row[1] for table in tables for row in ledger.rows(f"PRAGMA table_info({table})")]
+    assert [t for t in tables if f"## {t}\n" not in page] + [c for c in columns if f"| `{c}` |" not in page] == []
+
+
+def test_the_reference_misses_no_command() -> None:
+    import typer
+
+    from soarctl.cli.app import app
+
+    page = (ROOT / "docs/reference/cli.md").read_text()
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert [name for name in commands if f"## {name}\n" not in page] == []
