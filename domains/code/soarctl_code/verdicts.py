@@ -93,7 +93,7 @@ def judge(program: str, tests: Sequence[Test], *, setup: str = "", limits: Limit
                 return (yield from judge_calls(READ_LITERAL, asked, limits, seed))
             case other:
                 return Finding(Word.INVALID_TEST, 0, len(tests), f"unknown kind of test: {other!r:.40}", runs=0)
-    except (KeyError, TypeError, AttributeError, wire.Undecodable) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, wire.Undecodable) as error:
         return Finding(Word.INVALID_TEST, 0, len(tests), f"malformed test: {visible(str(error))}", runs=0)
 
 

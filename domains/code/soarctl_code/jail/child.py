@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from soarctl_code.jail import wire
 
 JOB, RESULT, ASK, REPLY = 9, 3, 4, 5  # descriptors in a child
+end = os._exit  # programs like to replace the name in os
 
 
 def serve_job(confine: Callable[[dict[str, int]], int]) -> NoReturn:
@@ -33,7 +34,7 @@ def serve_job(confine: Callable[[dict[str, int]], int]) -> NoReturn:
         pid = confine(job["limits"])
     except BaseException as error:
         wire.send(RESULT, ["fault", f"{type(error).__name__}: {error}"[:500]])
-        os._exit(70)
+        end(70)
     random.seed(job["seed"])
     wire.send(RESULT, ["ready", hex(pid)])
     try:
@@ -43,8 +44,8 @@ def serve_job(confine: Callable[[dict[str, int]], int]) -> NoReturn:
             Candidate(job).run()
     except BaseException:
         # Only after the stack has been torn to pieces, by a recursion limit of a few frames say.
-        os._exit(71)
-    os._exit(0)
+        end(71)
+    end(0)
 
 
 def read_job() -> dict[str, Any]:
@@ -72,7 +73,7 @@ class Candidate:
         if error is not None and not isinstance(error, SystemExit):
             wire.send(RESULT, ["raise", type(error).__name__])
         if self.mode == "script":
-            os._exit(finish(status))
+            end(finish(status))
         if error is not None:
             leave(status)
         if self.mode == "call":
@@ -103,7 +104,7 @@ class Candidate:
             result = function(*values, **{key: wire.decode(tree) for key, tree in keywords.items()})
             return ["value", wire.encode(result)]
         except SystemExit as error:
-            os._exit(exit_status(error))
+            end(exit_status(error))
         except wire.TooLarge:
             return ["large", "TooLarge"]
         except BaseException as error:
@@ -147,7 +148,7 @@ def leave(status: int) -> NoReturn:
     try:
         sys.stderr.flush()
     finally:
-        os._exit(status)
+        end(status)
 
 
 def finish(status: int) -> int:

@@ -252,7 +252,9 @@ class Pool:
                 candidate = {"role": "candidate", "program": job.program, "mode": "serve", **seed}
                 self.fork(run, self.part(run), candidate, {4: ask_read, 5: reply_write}, opened)
             else:
-                calls = [[name, [wire.encode(value) for value in values]] for name, values in job.calls]
+                calls = [
+                    [name, [wire.encode(value, items=sys.maxsize) for value in values]] for name, values in job.calls
+                ]
                 candidate = {"role": "candidate", "program": job.program, "mode": job.mode, "calls": calls, **seed}
                 extra: dict[int, int] = {}
                 if job.mode == "script":

@@ -50,15 +50,15 @@ class Opaque:
         return f"<{self.name} object>"
 
 
-def encode(value: Any) -> Tree:
+def encode(value: Any, items: int = ITEMS) -> Tree:
     """A value as a tree; what is nested deeper than DEPTH becomes opaque.
 
     Runs beside untrusted code, so it uses no method that a value could override, but for the truth of opaque ones.
 
     Raises:
-        TooLarge: it has more than ITEMS elements in all.
+        TooLarge: it has more than `items` elements in all.
     """
-    return _encode(value, DEPTH, [ITEMS])
+    return _encode(value, DEPTH, [items])
 
 
 def _encode(value: Any, depth: int, room: list[int]) -> Tree:
