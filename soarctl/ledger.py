@@ -18,11 +18,12 @@ from soarctl.errors import RunError, disk_errors
 
 if TYPE_CHECKING:
     from soarctl.api import Problem
-    from soarctl.practice import Practised
+    from soarctl.practice import PracticeLog, Practised
     from soarctl.soar import StepRecord
 
 SCHEMA_VERSION = 1
 FILE = "ledger.sqlite"
+STUDY_FILE = "study.sqlite"
 
 _SCHEMA = """
 CREATE TABLE facts (
@@ -76,6 +77,23 @@ CREATE TABLE evaluations (                                  -- held-out problems
     arm TEXT NOT NULL, problem TEXT NOT NULL, samples INTEGER NOT NULL, correct INTEGER NOT NULL,
     PRIMARY KEY (arm, problem)
 ) WITHOUT ROWID;
+CREATE TABLE study_students (                               -- of a study: who is trained and measured, and on what
+    arm TEXT NOT NULL, student INTEGER NOT NULL, source TEXT, questions TEXT NOT NULL, PRIMARY KEY (arm, student)
+) WITHOUT ROWID;
+CREATE TABLE study_steps (
+    arm TEXT NOT NULL, student INTEGER NOT NULL, step INTEGER NOT NULL, reward REAL NOT NULL, grad_norm REAL NOT NULL,
+    PRIMARY KEY (arm, student, step)
+) WITHOUT ROWID;
+CREATE TABLE study_evaluations (                            -- each row is one reading of the whole held-out half
+    arm TEXT NOT NULL, student INTEGER NOT NULL, step INTEGER NOT NULL, samples INTEGER NOT NULL,
+    correct TEXT NOT NULL, PRIMARY KEY (arm, student, step)
+) WITHOUT ROWID;
+CREATE TABLE study_checkpoints (                            -- the newest state of each fleet of an arm
+    arm TEXT NOT NULL, fleet INTEGER NOT NULL, step INTEGER NOT NULL, weights TEXT NOT NULL, PRIMARY KEY (arm, fleet)
+) WITHOUT ROWID;
+CREATE TABLE study_skipped (
+    arm TEXT PRIMARY KEY, reason TEXT NOT NULL              -- arms that could not be compared
+) WITHOUT ROWID;
 CREATE TABLE timings (
     step INTEGER NOT NULL, phase TEXT NOT NULL, seconds REAL NOT NULL, tokens INTEGER NOT NULL
 );
@@ -102,34 +120,37 @@ class Ledger:
         self.path = path
 
     @classmethod
-    def create(cls, directory: Path, facts: Mapping[str, Any]) -> Self:
-        """A new ledger with its facts.
+    def create(cls, directory: Path, facts: Mapping[str, Any], file: str = FILE) -> Self:
+        """A new ledger with its facts; `file` is STUDY_FILE for that of a study.
 
         Raises:
             RunError: it cannot be written.
         """
         # Made aside and renamed, so that a ledger that is there always holds its facts.
-        aside = directory / f".{FILE}.partial"
+        aside = directory / f".{file}.partial"
         with disk_errors(aside), _database_errors(aside):
             aside.unlink(missing_ok=True)
             with closing(sqlite3.connect(aside, isolation_level=None)) as db:
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
                 cls(db, aside).set_facts(facts)
                 db.commit()
-            aside.replace(directory / FILE)
-        return cls.open(directory)
+            aside.replace(directory / file)
+        return cls.open(directory, file=file)
 
     @classmethod
-    def open(cls, directory: Path, *, read_only: bool = False) -> Self:
-        """The ledger of an existing run.
+    def open(cls, directory: Path, *, read_only: bool = False, file: str = FILE) -> Self:
+        """The ledger of an existing run, or of a study where `file` is STUDY_FILE.
 
         Raises:
             RunError: there is none, it is damaged, or a newer soarctl wrote it.
         """
-        path = directory / FILE
+        path = directory / file
         if not path.is_file():
+            kind = "run" if file == FILE else "study"
             raise RunError(
-                f"no run here: {FILE} is missing", at=str(directory), hint="`soarctl run SPEC` makes a run directory"
+                f"no {kind} here: {file} is missing",
+                at=str(directory),
+                hint=f"`soarctl {kind} SPEC` makes a {kind} directory",
             )
         with _database_errors(path):
             options = _how_to_read(path) if read_only else "mode=rw"
@@ -309,6 +330,39 @@ class Ledger:
             ({"arm": arm, "problem": id, "samples": samples, "correct": n} for id, n in correct.items()),
             replace=True,
         )
+
+    def put_study_students(self, arm: str, questions: Mapping[int, tuple[str | None, Sequence["Problem"]]]) -> None:
+        """Who is trained in an arm: student -> source and practice questions."""
+        self._put(
+            "study_students",
+            (
+                {"arm": arm, "student": student, "source": source, "questions": [[p.question, p.answer] for p in asked]}
+                for student, (source, asked) in questions.items()
+            ),
+            replace=True,
+        )
+
+    def put_study_training(self, arm: str, student: int, first: int, log: "PracticeLog") -> None:
+        """RLOO steps of one student of an arm, the first of them being step `first`."""
+        rows = zip(log.rewards, log.grad_norms, strict=True)
+        self._put(
+            "study_steps",
+            (
+                {"arm": arm, "student": student, "step": step, "reward": reward, "grad_norm": norm}
+                for step, (reward, norm) in enumerate(rows, start=first)
+            ),
+        )
+
+    def put_study_evaluation(self, arm: str, student: int, step: int, samples: int, correct_P: Sequence[int]) -> None:
+        row = {"arm": arm, "student": student, "step": step, "samples": samples, "correct": correct_P}
+        self._put("study_evaluations", [row])
+
+    def put_study_checkpoint(self, arm: str, fleet: int, step: int, weights: str) -> None:
+        row = {"arm": arm, "fleet": fleet, "step": step, "weights": weights}
+        self._put("study_checkpoints", [row], replace=True)
+
+    def put_study_skipped(self, arm: str, reason: str) -> None:
+        self._put("study_skipped", [{"arm": arm, "reason": reason}], replace=True)
 
     def put_timing(self, step: int, phase: str, seconds: float, tokens: int) -> None:
         self._put("timings", [{"step": step, "phase": phase, "seconds": seconds, "tokens": tokens}])

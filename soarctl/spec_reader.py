@@ -21,7 +21,7 @@ from soarctl.spec import Spec
 from soarctl.spec_writer import dump_spec
 from soarctl.validation import nearest, validate
 
-__all__ = ["LoadedSpec", "Override", "dump_spec", "load_spec", "parse_spec"]
+__all__ = ["LoadedSpec", "Override", "dump_spec", "load_spec", "parse_spec", "read_tree"]
 
 MAX_EXTENDS = 10
 
@@ -100,6 +100,19 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         overrides=_record(options, base, resolved.spec, files[0]),
         places=_places(tree),
     )
+
+
+def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Located, Callable[[str], str]]:
+    """The values of any spec, `extends` and overrides applied, and what says where a key stands.
+
+    Raises:
+        SpecError: it cannot be read, or is not YAML that a spec may use.
+    """
+    tree = _read(str(path), [])
+    for text in overrides:
+        tree = _merge(tree, _override(text)[1])
+    places = _places(tree)
+    return tree, lambda key: _at(places, str(path), key)
 
 
 def parse_spec(text: str, source: str) -> Spec:

@@ -79,6 +79,9 @@ class ToyDomain(Domain):
             for problem, completion in attempts
         ]
 
+    def solve(self, question: str) -> str | None:
+        return str(sum(int(skill) for skill in question.partition(" #")[0].split()))
+
     def measure(self, problem: Problem) -> Mapping[str, float]:
         return {"skill": float(problem.question[0])}
 
@@ -219,7 +222,12 @@ def toy_run(**sections: Any) -> "LoadedSpec":
         "checkpoints": {"every": 3},
     }
     for section, changed in sections.items():
-        values[section] = values[section] | changed if isinstance(changed, dict) else changed
+        # As in a spec: another plug-in drops the options of the old one.
+        other = isinstance(changed, dict) and changed.get("plugin", "") not in (
+            "",
+            values.get(section, {}).get("plugin"),
+        )
+        values[section] = values.get(section, {}) | changed if isinstance(changed, dict) and not other else changed
     spec = Spec.model_validate(values)
     reward = plugins.load(Reward, spec.reward.plugin, spec.reward.options)
     return LoadedSpec(spec, ToyDomain(**spec.domain.options), reward, ToyTrainer(**spec.trainer.options), (), (), {})

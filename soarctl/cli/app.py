@@ -186,6 +186,22 @@ def run(
     run(spec, overrides or [], out, resume=resume, from_step=from_step, as_json=as_json)
 
 
+@app.command(epilog="Example: soarctl study specs/quickstart_study.yaml")
+def study(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The study's directory. By default runs/NAME.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, progress to stderr.")] = False,
+) -> None:
+    """Compare SOAR with hard problems alone and other teachers, over seeds. Started again, it goes on."""
+    from soarctl.cli.study import study
+
+    study(spec, overrides or [], out, as_json=as_json)
+
+
 @app.command("filter", epilog="Example: soarctl filter specs/quickstart.yaml --out hard.jsonl")
 def filter_(
     spec: SpecPath,

@@ -1,0 +1,213 @@
+"""A study from its spec to its last measurement: hard problems, runs, arms. Only what is missing is done."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from soarctl import __version__
+from soarctl.errors import RunError, TeacherError, disk_errors
+from soarctl.events import Tell
+from soarctl.fail_at_k import halve
+from soarctl.filter_results import filter_to_file, manifest, manifest_path, read_results, result_line, reuse
+from soarctl.history import Progress, overview
+from soarctl.ledger import FILE, STUDY_FILE, Filtered, Ledger
+from soarctl.run import run
+from soarctl.run_directory import lock
+from soarctl.runs import facts_of
+from soarctl.spec_reader import LoadedSpec
+from soarctl.study.arms import NotComparable, students_of, trains
+from soarctl.study.spec import Arm, Kind, StudySpec
+from soarctl.study.training import attempts_solved, train
+from soarctl.study.world import Student, World
+
+LoadRun: TypeAlias = Callable[[Sequence[str]], LoadedSpec]
+
+
+def study(spec: StudySpec, load_run: LoadRun, directory: Path, tell: Tell) -> None:
+    """Does what the spec of a study says, in `directory`, from wherever an earlier call stopped.
+
+    Args:
+        spec: of the study.
+        load_run: the spec of its runs, with the given changes.
+        directory: of the study; made if it is not there.
+        tell: hears of all progress.
+
+    Raises:
+        RunError: the directory is in use, holds another study, or cannot be written; or runs do not fit together.
+    """
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    common = load_run([])
+    with lock(directory), _open_ledger(spec, common, directory) as ledger:
+        tell("study_started", name=spec.name, directory=str(directory), arms=[str(a) for a in spec.arms])
+        hard = _hard_problems(spec, common, directory, ledger, tell)
+        runs = {kind: _runs(spec, load_run, kind, hard, directory, ledger, tell) for kind in spec.kinds}
+        found = ledger.filtered()
+        world = World(
+            study=spec,
+            run=common.spec,
+            domain=common.domain,
+            engine=common.trainer.load(common.spec.model, common.spec.seed),
+            train=[f.problem for f in found if f.half == "train"],
+            test=[f.problem for f in found if f.half == "test"],
+            easier=[f.problem for f in found if f.half is None],
+            runs=runs,
+            ledger=ledger,
+            directory=directory,
+            tell=tell,
+        )
+        for arm in spec.arms:
+            _arm(world, arm)
+        tell("study_finished", directory=str(directory))
+
+
+def _open_ledger(spec: StudySpec, common: LoadedSpec, directory: Path) -> Ledger:
+    facts: dict[str, Any] = {"study": spec.model_dump(mode="json"), "spec": common.spec.model_dump(mode="json")}
+    if not (directory / STUDY_FILE).exists():
+        known = {"soarctl_version": __version__, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+        return Ledger.create(directory, facts | known, STUDY_FILE)
+    ledger = Ledger.open(directory, file=STUDY_FILE)
+    before = ledger.facts
+    # More arms, or other rules of counting, change nothing of what was measured.
+    harmless = ("name", "arms", "stop")
+    changed = [
+        f"{key}: was {before['study'].get(key)!r}, is {now!r}"
+        for key, now in facts["study"].items()
+        if key not in harmless and before["study"].get(key) != now
+    ] + (["run: its spec is another one"] if before["spec"] != facts["spec"] else [])
+    if changed:
+        ledger.close()
+        raise RunError(
+            "the spec is not the one that this study was started with",
+            at=str(directory),
+            hint="\n".join(changed) + f"\nonly {', '.join(harmless)} may change; another spec needs another directory",
+        )
+    ledger.set_facts(facts)
+    return ledger
+
+
+def _hard_problems(spec: StudySpec, common: LoadedSpec, directory: Path, ledger: Ledger, tell: Tell) -> Path:
+    """Finds the hard problems, or takes those of given runs; all runs of a study share them and their halves.
+
+    Returns:
+        The results of the filter, for the runs that are still to be made.
+    """
+    path = Path(common.spec.filter.reuse or directory / "hard.jsonl")
+    given = [Path(name) for kind in spec.kinds for name in spec.teachers(kind).directories]
+    if "split" not in ledger.facts:
+        began = time.monotonic()
+        if given:
+            with Ledger.open(given[0], read_only=True) as other:
+                found, made = other.filtered(), facts_of(other)["split"]
+            _write_results(path, found, made)
+        elif common.spec.filter.reuse is not None:
+            engine = common.trainer.load(common.spec.model, common.spec.seed)
+            found = halve(common.domain, reuse(common.spec, path, common.domain.load(), engine.facts), common.spec)
+            made = manifest(common.spec, engine.facts, found)
+        else:
+            engine = common.trainer.load(common.spec.model, common.spec.seed)
+            filter_to_file(common.spec, common.domain, engine, path, tell)
+            results = read_results(path)
+            found = halve(common.domain, [results[p.id] for p in common.domain.load()], common.spec)
+            made = manifest(common.spec, engine.facts, found)
+        with ledger.transaction():
+            ledger.put_problems(found)
+            ledger.set_facts({"split": made})
+            ledger.put_timing(0, "filter", time.monotonic() - began, 0)
+    return path
+
+
+def _write_results(path: Path, found: Sequence[Filtered], made: Any) -> None:
+    with disk_errors(path):
+        path.write_text("".join(map(result_line, found)))
+        manifest_path(path).write_text(json.dumps(made, indent=1))
+
+
+def _runs(
+    spec: StudySpec, load_run: LoadRun, kind: Kind, hard: Path, directory: Path, ledger: Ledger, tell: Tell
+) -> list[Path]:
+    """The finished runs of a kind; those that are missing are run first."""
+    teachers = spec.teachers(kind)
+    if teachers.directories:
+        found = [Path(name) for name in teachers.directories]
+        for place in found:
+            _check_given(place, ledger)
+        return found
+    places: list[Path] = []
+    for number in range(teachers.count):
+        place = directory / "runs" / f"{kind}-{number}"
+        places.append(place)
+        changes = [
+            *teachers.set,
+            f"name={place.name}",
+            f"seed={spec.seed + number}",
+            f"filter.reuse={json.dumps(str(hard))}",
+            # The test half is the study's to read.
+            "evaluation=null",
+        ]
+        changed = load_run(changes)
+        there = (place / FILE).exists()
+        if there and _steps_done(place) >= changed.spec.outer.steps:
+            continue
+        began = time.monotonic()
+        tell("study_run", run=place.name)
+        run(changed, place, tell, resume=there)
+        ledger.put_timing(0, f"run {place.name}", time.monotonic() - began, 0)
+    return places
+
+
+def _steps_done(place: Path) -> int:
+    with Ledger.open(place, read_only=True) as ledger:
+        return ledger.steps_done
+
+
+def _check_given(place: Path, ledger: Ledger) -> None:
+    with Ledger.open(place, read_only=True) as other:
+        seen, split = overview(other), facts_of(other).get("split", {})
+    if seen.steps_done < seen.steps or seen.progress is Progress.RUNNING:
+        raise RunError(f"the run has finished {seen.steps_done} of {seen.steps} outer steps", at=str(place))
+    ours = ledger.facts["split"]
+    if any(split.get(half) != ours[half] for half in ("train", "test")):
+        raise RunError(
+            "the run has other hard problems, or other halves, than the study",
+            at=str(place),
+            hint="what it learned from may be held out here; make the runs with one `filter.reuse`",
+        )
+
+
+def _arm(world: World, arm: Arm) -> None:
+    """All of an arm that is not done: its students, their training, their measurements."""
+    steps = world.study.training.steps if trains(arm) else 0
+    [(done,)] = world.ledger.rows("SELECT COUNT(*) FROM study_evaluations WHERE arm = ? AND step = ?", arm.value, steps)
+    if done == world.study.seeds or world.ledger.rows("SELECT 1 FROM study_skipped WHERE arm = ?", arm.value):
+        return
+    began = time.monotonic()
+    try:
+        students = students_of(world, arm)
+    except (NotComparable, TeacherError) as error:
+        reason = error.message if isinstance(error, TeacherError) else str(error)
+        world.ledger.put_study_skipped(arm, reason)
+        world.tell("warning", text=f"{arm} is left out: {reason}")
+        return
+    world.ledger.put_study_students(arm, {i: (s.source, s.questions) for i, s in enumerate(students)})
+    width = world.engine.width
+    for index, first in enumerate(range(0, len(students), width)):
+        together = students[first : first + width]
+        if trains(arm):
+            train(world, arm, index, together, first)
+        else:
+            _measure(world, arm, together, first)
+    world.ledger.put_timing(steps, f"arm {arm}", time.monotonic() - began, 0)
+    world.tell("study_arm", arm=arm.value)
+
+
+def _measure(world: World, arm: Arm, students: Sequence[Student], first: int) -> None:
+    fleet = world.engine.fleet([student.start for student in students], world.run.student_optimizer)
+    numbers = range(first, first + len(students))
+    correct_S_P = attempts_solved(world, arm, fleet, numbers, 0)
+    with world.ledger.transaction():
+        for number, correct_P in zip(numbers, correct_S_P, strict=True):
+            world.ledger.put_study_evaluation(arm, number, 0, world.study.measure.samples, correct_P)

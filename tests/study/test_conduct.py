@@ -1,0 +1,197 @@
+"""A whole study of the toy world: what it compares, what it reads, and what happens when it stops."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soarctl.errors import RunError
+from soarctl.ledger import STUDY_FILE, Ledger
+from soarctl.study.spec import Arm
+from soarctl.study.table import open_study, study_table
+
+SMALL: dict[str, Any] = {
+    "arms": ["base", "hard_only", "grounded_t", "pq", "ps"],
+    "runs": {"grounded": {"count": 1}},
+    "seeds": 2,
+}
+
+
+class Stop(BaseException):
+    """Stands for a kill."""
+
+
+def stop_at(event: str, count: int) -> Callable[..., None]:
+    seen = 0
+
+    def tell(name: str, /, **facts: Any) -> None:
+        nonlocal seen
+        seen += name == event
+        if seen == count:
+            raise Stop
+
+    return tell
+
+
+def content(directory: Path) -> str:
+    with open_study(directory) as ledger:
+        studied = ledger.content()
+    for run in sorted((directory / "runs").iterdir()):
+        with Ledger.open(run, read_only=True) as ledger:
+            studied += ledger.content()
+    return studied
+
+
+def weights(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def small(toy_study: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_study(tmp_path_factory.mktemp("small") / "study", **SMALL)
+
+
+def test_every_arm_is_in_the_table_with_all_its_students(whole_study: Path) -> None:
+    with open_study(whole_study) as ledger:
+        table = study_table(ledger)
+    assert [row.arm for row in table.arms] == [str(arm) for arm in Arm]
+    assert {len(row.students) for row in table.arms} == {3}
+    assert (table.waiting, table.skipped) == ([], {})
+
+
+def test_students_are_dealt_to_teachers_in_turn(whole_study: Path) -> None:
+    with open_study(whole_study) as ledger:
+        rows = {row.arm: row for row in study_table(ledger).arms}
+    assert [s.source for s in rows["intrinsic_t"].students] == ["intrinsic-0", "intrinsic-1", "intrinsic-0"]
+    assert set(rows["grounded_t"].teachers) == {"grounded-0", "grounded-1"}
+    assert rows["hard_only"].teachers == {}
+    assert rows["hard_only"].differences is None
+
+
+def test_every_trained_student_has_the_same_budget(whole_study: Path) -> None:
+    with open_study(whole_study) as ledger:
+        rows = ledger.rows("SELECT arm, student, COUNT(*), MAX(step) FROM study_steps GROUP BY arm, student")
+        measured = ledger.rows("SELECT DISTINCT step FROM study_evaluations ORDER BY step")
+    assert len(rows) == 3 * (len(Arm) - 2)
+    assert {(count, last) for _, _, count, last in rows} == {(8, 8)}
+    assert measured == [(0,), (3,), (6,), (8,)]
+
+
+def test_runs_share_their_hard_problems_and_never_read_the_held_out_half(whole_study: Path) -> None:
+    with open_study(whole_study) as ledger:
+        split = ledger.facts["split"]
+        test = {id for (id,) in ledger.rows("SELECT id FROM problems WHERE half = 'test'")}
+        practised = {
+            id for (asked,) in ledger.rows("SELECT questions FROM study_students") for id, _ in json.loads(asked)
+        }
+    assert not test & practised
+    for run in (whole_study / "runs").iterdir():
+        with Ledger.open(run, read_only=True) as ledger:
+            assert ledger.facts["split"]["test"] == split["test"]
+            assert "test_half_opened_after_step" not in ledger.facts
+            assert ledger.rows("SELECT * FROM evaluations") == []
+            drawn = {id for (ids,) in ledger.rows("SELECT q_r FROM steps") for id in json.loads(ids)}
+            assert drawn or run.name.startswith("intrinsic")
+            assert not test & drawn
+
+
+def test_the_ledger_holds_every_reading_of_the_held_out_half(whole_study: Path) -> None:
+    with open_study(whole_study) as ledger:
+        table = study_table(ledger)
+        counts = {len(json.loads(c)) for (c,) in ledger.rows("SELECT correct FROM study_evaluations")}
+    # Ten trained arms measured three times and two others once, three students each.
+    assert table.readings == 3 * (10 * 3 + 2)
+    assert counts == {table.problems}
+
+
+def test_the_promoted_student_beats_the_base_model(whole_study: Path) -> None:
+    with open_study(whole_study) as ledger:
+        rows = {row.arm: row for row in study_table(ledger).arms}
+    assert rows["ps"].pass_at[1].mean > 3 * rows["base"].pass_at[1].mean
+
+
+@pytest.mark.parametrize(
+    ("event", "count"),
+    [
+        ("filter", 1),
+        ("step", 2),
+        ("study_step", 3),
+        ("study_measured", 1),
+        ("study_step", 12),
+        ("study_measured", 5),
+        ("study_arm", 5),
+    ],
+)
+def test_a_study_that_stops_and_starts_again_ends_as_one_that_did_not(
+    toy_study: Callable[..., Path], small: Path, tmp_path: Path, event: str, count: int
+) -> None:
+    with pytest.raises(Stop):
+        toy_study(tmp_path / "study", stop_at(event, count), **SMALL)
+    toy_study(tmp_path / "study", **SMALL)
+    assert content(tmp_path / "study") == content(small)
+    assert weights(tmp_path / "study") == weights(small)
+
+
+def test_a_finished_study_does_nothing_when_started_again(toy_study: Callable[..., Path], small: Path) -> None:
+    told: list[str] = []
+    toy_study(small, lambda event, /, **facts: told.append(event), **SMALL)
+    assert told == ["study_started", "study_finished"]
+
+
+def test_more_arms_may_be_asked_for_later(toy_study: Callable[..., Path], small: Path, tmp_path: Path) -> None:
+    toy_study(tmp_path / "study", **SMALL | {"arms": ["base"]})
+    toy_study(tmp_path / "study", **SMALL)
+    assert content(tmp_path / "study") == content(small)
+
+
+def test_another_spec_needs_another_directory(toy_study: Callable[..., Path], small: Path) -> None:
+    with pytest.raises(RunError) as caught:
+        toy_study(small, **SMALL | {"seeds": 3})
+    assert str(caught.value) == (
+        "study: the spec is not the one that this study was started with\n"
+        "  seeds: was 2, is 3\n"
+        "  only name, arms, stop may change; another spec needs another directory"
+    )
+
+
+def test_given_runs_are_taken_and_bring_their_hard_problems(
+    toy_study: Callable[..., Path], small: Path, tmp_path: Path
+) -> None:
+    given = {"grounded": {"directories": [str(small / "runs" / "grounded-0")]}}
+    toy_study(tmp_path, **SMALL | {"runs": given})
+    assert not (tmp_path / "runs").exists()
+    with open_study(tmp_path) as here, open_study(small) as there:
+        assert here.facts["split"] == there.facts["split"]
+        assert study_table(here).arms == study_table(there).arms
+
+
+def test_runs_with_other_hard_problems_do_not_go_together(
+    toy_study: Callable[..., Path], small: Path, tmp_path: Path
+) -> None:
+    toy_study(tmp_path / "other", **SMALL | {"arms": ["pq"], "training": {"steps": 1}, "set": ["split.seed=1"]})
+    places = [str(small / "runs/grounded-0"), str(tmp_path / "other/runs/grounded-0")]
+    with pytest.raises(RunError, match="other hard problems, or other halves, than the study"):
+        toy_study(tmp_path / "both", **SMALL | {"runs": {"grounded": {"directories": places}}})
+
+
+def test_without_promotions_there_are_no_promotion_questions_to_compare(
+    toy_study: Callable[..., Path], tmp_path: Path
+) -> None:
+    runs = {"grounded": {"count": 1, "set": ["promotion.tau=1"]}}
+    told: list[str] = []
+    toy_study(
+        tmp_path, lambda event, /, **f: told.append(f.get("text", "")), **SMALL | {"arms": ["pq", "ps"], "runs": runs}
+    )
+    with open_study(tmp_path) as ledger:
+        table = study_table(ledger)
+    assert table.skipped == {"pq": "no run made a promotion", "ps": "no run made a promotion"}
+    assert "pq is left out: no run made a promotion" in told
+    assert table.arms == []
+
+
+def test_the_ledger_of_a_study_is_no_run(small: Path) -> None:
+    assert (small / STUDY_FILE).exists()
+    with pytest.raises(RunError, match="no run here"):
+        Ledger.open(small, read_only=True)
