@@ -170,6 +170,12 @@ def _tidied(text: str) -> str:
     return tidy(text)
 
 
+def forget() -> None:
+    """Drops what was read so far, so that a measurement starts cold."""
+    _reading.cache_clear()
+    _tidied.cache_clear()
+
+
 def judge_alone(gold: str, answer: str) -> Judgement:
     """The verdict of our own path.
 
