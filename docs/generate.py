@@ -160,8 +160,8 @@ def cli_page() -> Iterator[str]:
 def plugins_page() -> Iterator[str]:
     yield from ("# Entry points", "", GENERATED, "")
     yield from (
-        "A plug-in is a class that a package names in one of these groups. `soarctl plugins` lists what is installed and",
-        "imports none of it; a spec names one, and that one is imported. Two packages with one name are an error.",
+        "A plug-in is a class that a package names in one of these groups. `soarctl plugins` lists what is installed",
+        "and imports none of it; a spec names one, and that one is imported. Two packages with one name are an error.",
     )
     shipped = shipped_plugins()
     for kind, group in plugins.GROUPS.items():
@@ -182,8 +182,8 @@ def plugins_page() -> Iterator[str]:
 def contracts_page() -> Iterator[str]:
     yield from ("# Contract checks", "", GENERATED, "")
     yield from (
-        "What `soarctl.testing` holds a plug-in to. A broken promise is a `ContractError`, an assertion whose message has",
-        "the sentence below and what was found against it. All checks run; one report names all that is broken.",
+        "What `soarctl.testing` holds a plug-in to. A broken promise is a `ContractError`, an assertion whose message",
+        "has the sentence below and what was found against it. All checks run; one report names all that is broken.",
     )
     for call, checks in (
         (contracts.check_domain, contracts.domain.CHECKS),
