@@ -12,6 +12,7 @@ from soarctl import __version__
 from soarctl.errors import DataError, RunError, disk_errors
 from soarctl.history import best_window
 from soarctl.ledger import Ledger
+from soarctl.near_duplicates import THRESHOLD, N, NearDuplicate, leaks
 from soarctl.runs import facts_of
 from soarctl.solutions import Solver
 from soarctl.stages import questions_of
@@ -161,6 +162,10 @@ def dataset_card(ledger: Ledger, rows: Sequence[PromotionQuestion], exported: Ex
         if judged
         else "The domain has no way to compute true answers, so how many are right is not known."
     )
+    near = leaks(
+        [row.question for row in rows],
+        [q for (q,) in ledger.rows("SELECT question FROM problems WHERE half IS NOT NULL")],
+    )
     dropped = (
         f"{exported.duplicates} items that repeat an earlier question were left out, "
         f"{exported.conflicting} of them with another answer."
@@ -196,9 +201,14 @@ datasets whose students improved enough to be promoted (SOAR, arXiv 2601.18778).
 | hard problems learned from, SHA-256 | {_half(split, "train")} |
 | hard problems held out, SHA-256 | {_half(split, "test")} |
 | questions that equal a candidate problem | {sum(row.id in candidates for row in rows)} |
+| near-duplicates: questions in a hard problem | {_shares(near.questions_in_problems, near.questions)} |
+| near-duplicates: hard problems in a question | {_shares(near.problems_in_questions, near.problems)} |
 | soarctl | {__version__} |
 
 {dropped}
+
+A near-duplicate shares at least {100 * THRESHOLD:.0f} % of its runs of {N} tokens with the other text. Hard problems of
+both halves were compared, the held-out ones included.
 
 ## Do not trust the answers
 
@@ -223,6 +233,10 @@ Not stated. Whoever publishes this file decides, with the licence of `{spec["mod
 def _half(split: Mapping[str, Any], name: str) -> str:
     half = split.get(name)
     return f"{half['sha256']} ({half['count']} problems)" if half else "not recorded"
+
+
+def _shares(found: Sequence[NearDuplicate], of: int) -> str:
+    return f"{len(found)} of {of}, at most {100 * found[0].share:.0f} % shared" if found else f"0 of {of}"
 
 
 def _nothing_promoted(ledger: Ledger) -> RunError:

@@ -154,6 +154,20 @@ def export_pq(
     export_pq(run, out, dedup=dedup, force=force, as_json=as_json)
 
 
+@app.command(epilog="Example: soarctl analyze runs/quickstart")
+def analyze(
+    run: RunDirectory = None,
+    limit: Annotated[
+        int, typer.Option("--judge", min=1, metavar="N", help="Questions that a judge is asked about at most.")
+    ] = 128,
+    as_json: AsJson = False,
+) -> None:
+    """Look at the quality of a run's questions: rejected, right, varied, and what they share with hard problems."""
+    from soarctl.cli.analyze import analyze
+
+    analyze(run, limit=limit, as_json=as_json)
+
+
 @app.command(epilog="Example: soarctl doctor --deep")
 def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Import torch and every plug-in as well. Seconds.")] = False,
