@@ -274,8 +274,9 @@ def wrong_does_not(world: DomainWorld) -> Iterator[str]:
     parts = [(p, a[: len(a) // 2]) for p in world.sample if len(a := answers[p.id]) > 1]
     if parts and 2 * sum(world.correct(parts)) > len(parts):
         yield "the verifier accepts half an answer: are answer and completion swapped?"
-    padded = [(p, f"{a}{a}x") for p in world.sample if (a := answers[p.id])]
-    if 2 * sum(world.correct(padded)) > len(padded):
+    # Of a text with an answer in it the same cannot be said: it may go on.
+    padded = [(p, f"{a}{a}x") for p in world.sample if (a := answers[p.id]) == p.answer]
+    if padded and 2 * sum(world.correct(padded)) > len(padded):
         yield "the verifier accepts an answer that runs on into another: does it compare the beginning alone?"
 
 
