@@ -2,71 +2,34 @@
 
     python benchmarks/decode.py [--json]
 
-The model is a random Llama of the letters domain's size (0.3 M parameters); a text ends by chance after about 25 tokens
-and after 40 at the latest. Rounds alternate between the two, and the best round of each counts, so that the ratio
-holds on a busy machine too.
+The model is the letters domain's; prompts are chains of 1 to 5 operations, 32 samples each, so lengths differ as they
+do in a run. Rounds alternate between the two, and the best round of each counts.
 """
 
 import argparse
 import json
-import tempfile
+import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from importlib.resources import files
 
-import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from soarctl.api import Engine, Fleet, Optimizer, Prompt, Sampling, Stream
-from soarctl.trainers.accelerate import AccelerateTrainer
+from soarctl import plugins
+from soarctl.api import Fleet, Optimizer, Prompt, Sampling, Stream, Trainer
+from soarctl.spec import ModelSection
 
-LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV"
+OPERATIONS = ("reverse", "left", "right", "swap", "up", "down", "flip", "bump")
 SAMPLES = 32
-NEW_TOKENS = 40
-EOS = 1
-
-
-@dataclass(frozen=True)
-class Source:
-    """A spec's `model` section."""
-
-    base: str
-    revision: str | None = None
-    chat_template: bool = False
-    trust_remote_code: bool = False
-
-
-def save_model(directory: Path) -> None:
-    """A random model with a tokenizer of single letters."""
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", *LETTERS])}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>").save_pretrained(directory)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=96,
-        intermediate_size=256,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=128,
-        initializer_range=0.05,
-        bos_token_id=None,
-        eos_token_id=EOS,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory)
+NEW_TOKENS = 24
 
 
 def texts(count: int) -> list[str]:
-    """Prompts of 10 to 14 tokens."""
-    rng = np.random.default_rng(0)
-    return ["".join(rng.choice(list(LETTERS), rng.integers(10, 15))) for _ in range(count)]
+    """Prompts as the letters domain asks them."""
+    rng = random.Random(0)
+    words = ("".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=3)) for _ in range(count))
+    return [f"solve: {word} | {' '.join(rng.choices(OPERATIONS, k=1 + i % 5))} =" for i, word in enumerate(words)]
 
 
 def with_fleet(fleet: Fleet, count: int) -> int:
@@ -75,7 +38,7 @@ def with_fleet(fleet: Fleet, count: int) -> int:
     return sum(len(c.token_ids) for group in fleet.sample(prompts, Sampling(NEW_TOKENS)) for c in group)
 
 
-def with_generate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int) -> int:
+def with_generate(model: AutoModelForCausalLM, tokenizer: AutoTokenizer, count: int) -> int:
     """The same with transformers."""
     repeated = [text for text in texts(count // SAMPLES) for _ in range(SAMPLES)]
     batch = tokenizer(repeated, padding=True, padding_side="left", return_tensors="pt", return_token_type_ids=False)
@@ -84,7 +47,8 @@ def with_generate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, c
     written = found[:, batch["input_ids"].shape[1] :]
     tokenizer.batch_decode(written, skip_special_tokens=True)
     # Up to and with the first end of sequence.
-    return int(((written == EOS).cumsum(1) - (written == EOS).int() == 0).sum())
+    ended = written == tokenizer.eos_token_id
+    return int((ended.cumsum(1) - ended.int() == 0).sum())
 
 
 def speeds(rivals: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
@@ -106,11 +70,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as directory:
-        save_model(Path(directory))
-        model = AutoModelForCausalLM.from_pretrained(directory)
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
-        engine: Engine = AccelerateTrainer(device="cpu").load(Source(directory), seed=0)
+    path = str(files("soarctl_letters") / "model")
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(path),
+    )
+    engine = plugins.load(Trainer, "accelerate", {"device": "cpu"}).load(ModelSection(base=path), 0)
     fleet = engine.fleet([engine.start()], Optimizer(lr=1e-3))
     rows = list[dict[str, float]]()
     for count in options.sequences:

@@ -3,6 +3,7 @@
 Options only, and no torch, so that specs are checked in an instant; `engine` does the work.
 """
 
+import os
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -39,6 +40,9 @@ class AccelerateTrainer(Trainer):
     """Implementation of attention in transformers. `auto`: sdpa where the architecture has it."""
 
     def load(self, model: ModelSource, seed: int) -> Engine:
+        # Threads that wait for each other by spinning cost a busy machine twenty times the time, and a quiet one saves
+        # next to nothing. The runtime reads this once, when torch is imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from soarctl.trainers.engine import load
 
         return load(self, model, seed)
