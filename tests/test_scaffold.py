@@ -132,21 +132,27 @@ def call(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with nothing but soarctl."""
+    place = tmp_path_factory.mktemp("environment")
+    venv.create(place, with_pip=True)
+    call(place / "bin" / "pip", "install", "-q", ROOT, cwd=place)
+    return place / "bin"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_package_installs_tests_lints_and_runs_untouched_in_an_empty_environment(
-    kind: str, tmp_path: Path
+    kind: str, environment: Path, tmp_path: Path
 ) -> None:
-    environment = tmp_path / "environment"
-    venv.create(environment, with_pip=True)
-    python, tools = environment / "bin" / "python", environment / "bin"
-    call(python, "-m", "pip", "install", "-q", ROOT, cwd=tmp_path)
-    call(tools / "soarctl", "new", kind, "fresh", cwd=tmp_path)
-    package = tmp_path / "fresh"
-    call(tools / "pip", "install", "-q", "-e", ".", cwd=package)
-    assert "passed" in call(tools / "pytest", cwd=package)
-    call(tools / "soarctl", "run", "spec.yaml", cwd=package)
-    assert "outer steps" in call(tools / "soarctl", "show", cwd=package)
+    name = f"fresh{kind}"
+    call(environment / "soarctl", "new", kind, name, cwd=tmp_path)
+    package = tmp_path / name
+    call(environment / "pip", "install", "-q", "-e", ".", cwd=package)
+    assert "passed" in call(environment / "pytest", cwd=package)
+    call(environment / "soarctl", "run", "spec.yaml", cwd=package)
+    assert "outer steps" in call(environment / "soarctl", "show", cwd=package)
     for command in (("ruff", "check", "."), ("ruff", "format", "--check", ".")):
         call(sys.executable, "-m", *command, cwd=package)
-    call(sys.executable, "-m", "pyright", "--pythonpath", python, cwd=package)
+    call(sys.executable, "-m", "pyright", "--pythonpath", environment / "python", cwd=package)
