@@ -7,13 +7,14 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from soarctl import checkpoints
-from soarctl.api import Domain, Problem
+from soarctl import checkpoints, plugins
+from soarctl.api import Domain, Problem, Reward
 from soarctl.errors import CheckpointError, DataError, RunError
 from soarctl.events import silent
 from soarctl.ledger import FILE, Ledger
@@ -284,8 +285,6 @@ def test_a_domain_without_enough_hard_problems_is_a_clear_error(tmp_path: Path) 
 
 
 def test_problems_with_one_id_are_an_error(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     from soarctl.testing import ToyDomain
 
     class Twice(ToyDomain):
@@ -303,6 +302,20 @@ def test_a_promoted_student_can_be_read_back_and_a_missing_one_is_an_error(whole
         assert set(load_baseline(whole, ledger, 1).tensors) == {"solve", "write"}
         with pytest.raises(RunError, match="no promotion 9 in this run"):
             load_baseline(whole, ledger, 9)
+
+
+def test_a_learnability_teacher_trains_no_student_and_promotes_nobody(tmp_path: Path) -> None:
+    reward = plugins.load(Reward, "learnability", {"samples": 8})
+    events: list[str] = []
+    run(replace(toy_run(), reward=reward), tmp_path, lambda event, /, **facts: events.append(event))
+    assert "inner_step" not in events
+    with Ledger.open(tmp_path, read_only=True) as ledger:
+        assert ledger.steps_done == 6
+        assert ledger.rows("SELECT COUNT(*) FROM students") == [(0,)]
+        assert ledger.rows("SELECT DISTINCT arm FROM evaluations") == [("base",)]
+        # Only the half-known skills are sometimes right and sometimes wrong: the teacher turns to them.
+        means = [json.loads(measures)["skill"] for (measures,) in ledger.rows("SELECT measures FROM steps")]
+        assert means[-1] > means[0]
 
 
 def test_a_manifest_that_names_a_file_elsewhere_is_refused(tmp_path: Path) -> None:
