@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +33,18 @@ def grade(gold: str | None, answer: str | None, *, file: Path | None, domain: st
     from soarctl import plugins
     from soarctl.api import Domain, SoarError
 
+    pair = gold is not None and answer is not None
+    if pair if file is not None else not pair:
+        raise SoarError(
+            "a pair or a file of pairs is needed, and only one of them",
+            hint="soarctl grade GOLD ANSWER, or soarctl grade --file pairs.jsonl",
+        )
     grader = plugins.load(Domain, domain, _OPTIONS.get(domain, {}))
+    text = completion if domain == "math" else _as_it_is
     if file is not None:
-        _grade_file(grader, file, as_json=as_json)
-    elif gold is None or answer is None:
-        raise SoarError("nothing to grade", hint="soarctl grade GOLD ANSWER, or soarctl grade --file pairs.jsonl")
-    else:
-        _grade_one(grader, gold, answer, as_json=as_json)
+        _grade_file(grader, file, text, as_json=as_json)
+    elif gold is not None and answer is not None:
+        _grade_one(grader, gold, answer, text(answer), as_json=as_json)
 
 
 def completion(answer: str, kind: str = "") -> str:
@@ -49,10 +54,14 @@ def completion(answer: str, kind: str = "") -> str:
     return answer if is_text else f"\\boxed{{{answer}}}"
 
 
-def _grade_one(grader: "Domain", gold: str, answer: str, *, as_json: bool) -> None:
+def _as_it_is(answer: str, kind: str = "") -> str:
+    return answer
+
+
+def _grade_one(grader: "Domain", gold: str, answer: str, text: str, *, as_json: bool) -> None:
     from soarctl.api import Problem
 
-    (verdict,) = grader.grade([(Problem("", gold), completion(answer))])
+    (verdict,) = grader.grade([(Problem("", gold), text)])
     facts = {
         "outcome": str(verdict.outcome),
         "reason": verdict.reason,
@@ -63,22 +72,26 @@ def _grade_one(grader: "Domain", gold: str, answer: str, *, as_json: bool) -> No
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return
-    print(f"{verdict.outcome}: {verdict.reason}")
+    print(_said(verdict))
     print(f"  gold    {gold}")
     print(f"  answer  {'none was found' if verdict.answer is None else verdict.answer}")
     print(f"  reward  {verdict.reward:g}")
 
 
-def _grade_file(grader: "Domain", file: Path, *, as_json: bool) -> None:
+def _said(verdict: "Verdict") -> str:
+    return f"{verdict.outcome}: {verdict.reason}" if verdict.reason else str(verdict.outcome)
+
+
+def _grade_file(grader: "Domain", file: Path, text: Callable[[str, str], str], *, as_json: bool) -> None:
     from soarctl.api import Problem
 
     rows = _rows(file)
     start = time.perf_counter()
-    attempts = [(Problem("", row["gold"]), completion(row["answer"], row.get("kind", ""))) for row in rows]
+    attempts = [(Problem("", row["gold"]), text(row["answer"], str(row.get("kind", "")))) for row in rows]
     verdicts = grader.grade(attempts)
     seconds = time.perf_counter() - start
     confusion = _confusion(rows, verdicts)
-    reasons = Counter(f"{verdict.outcome}: {verdict.reason}" for verdict in verdicts)
+    reasons = Counter(map(_said, verdicts))
     misjudged = [
         (row, verdict)
         for row, verdict in zip(rows, verdicts, strict=True)
@@ -165,7 +178,7 @@ def _print(
                     row.get("kind", ""),
                     _short(row["gold"]),
                     _short(row["answer"]),
-                    f"{verdict.outcome}: {verdict.reason}",
+                    _said(verdict),
                 ]
                 for row, verdict in misjudged[:_MISJUDGED_SHOWN]
             ],
