@@ -42,7 +42,7 @@ def fail_at_k(
     for start in range(0, len(waiting), _PROBLEMS_AT_ONCE):
         block = [Filtered(p, 0, 0, {}) for p in waiting[start : start + _PROBLEMS_AT_ONCE]]
         for drawn, size in _chunks(spec.filter.samples):
-            open_ = [i for i, f in enumerate(block) if _undecided(domain, f, spec.filter.samples)]
+            open_ = [i for i, f in enumerate(block) if undecided(domain, f, spec.filter.samples)]
             if not open_:
                 break
             draw = Sampling(
@@ -86,15 +86,23 @@ def halve(domain: Domain, found: Sequence[Filtered], spec: Spec) -> list[Filtere
     Raises:
         DataError: too few problems are hard to learn from some and measure on others.
     """
-    hard = [f.problem for f in found if is_hard(domain, f, spec)]
-    split = domain.split(hard, spec.split.train_fraction, spec.split.seed)
-    half = {p.id: "train" for p in split.train} | {p.id: "test" for p in split.test}
-    if not split.train or not split.test:
+    marked = mark_halves(domain, found, spec)
+    halves = Counter(f.half for f in marked if f.half)
+    if len(halves) < 2:
         raise DataError(
-            f"{len(hard)} of {len(found)} problems are hard for {spec.model.base}: too few to halve",
+            f"{halves.total()} of {len(found)} problems are hard for {spec.model.base}: too few to halve",
             at="filter",
             hint="load more or harder problems; `soarctl filter` shows how often each one was solved",
         )
+    return marked
+
+
+def mark_halves(domain: Domain, found: Sequence[Filtered], spec: Spec) -> list[Filtered]:
+    """As `halve`, with halves that may be empty."""
+    split = domain.split(
+        [f.problem for f in found if is_hard(domain, f, spec)], spec.split.train_fraction, spec.split.seed
+    )
+    half = {p.id: "train" for p in split.train} | {p.id: "test" for p in split.test}
     return [Filtered(f.problem, f.samples, f.successes, f.verdicts, half.get(f.problem.id)) for f in found]
 
 
@@ -107,6 +115,7 @@ def _chunks(samples: int) -> Iterator[tuple[int, int]]:
         drawn += size
 
 
-def _undecided(domain: Domain, filtered: Filtered, samples: int) -> bool:
+def undecided(domain: Domain, filtered: Filtered, samples: int) -> bool:
+    """Whether some outcome of the attempts that are missing to `samples` would make the problem hard."""
     missing = samples - filtered.samples
     return any(domain.is_hard(filtered.successes + more, samples) for more in range(missing + 1))

@@ -11,7 +11,8 @@ from typing import Any
 from soarctl.api import Domain, Engine, Problem
 from soarctl.errors import DataError, disk_errors
 from soarctl.events import Tell
-from soarctl.fail_at_k import fail_at_k, halve
+from soarctl.fail_at_k import fail_at_k, mark_halves
+from soarctl.given_samples import fail_at_k_given
 from soarctl.ledger import Filtered
 from soarctl.spec import Spec
 
@@ -51,17 +52,53 @@ def filter_to_file(spec: Spec, domain: Domain, engine: Engine, path: Path, tell:
                 os.fsync(file.fileno())
 
             found = fail_at_k(spec, domain, engine, problems, done, save, tell)
-        made = manifest(spec, engine.facts, halve(domain, found, spec))
+        made = manifest(spec, engine.facts, mark_halves(domain, found, spec))
         _write(manifest_path(path), json.dumps(made, indent=1))
     return made
 
 
-def manifest(spec: Spec, model: Mapping[str, Any], found: Sequence[Filtered]) -> dict[str, Any]:
-    """What must be known of a filter's result to use it again: model, settings, counts, hashes of both halves."""
+def filter_given_to_file(spec: Spec, domain: Domain, samples: Path, path: Path, tell: Tell) -> dict[str, Any]:
+    """Filters by completions that exist already, and writes what `filter_to_file` writes. Loads no model.
+
+    Args:
+        samples: the completions, as `fail_at_k_given` reads them.
+
+    Returns:
+        The manifest. It says where the completions are from, and that their model is not known.
+
+    Raises:
+        DataError: the completions are no such file or too few; `path` holds results of something else.
+        RunError: it cannot be written.
+    """
+    given = fail_at_k_given(spec, domain, list(domain.load()), samples, tell)
+    if path.exists() and _read_manifest(path).get("given_samples", {}).get("sha256") != given.facts["sha256"]:
+        raise DataError(
+            "the results here are not of these samples", at=str(path), hint="name another file with `--out`"
+        )
+    made = manifest(spec, {}, mark_halves(domain, given.found, spec), given.facts)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(manifest_path(path), json.dumps(made | {"complete": False}, indent=1))
+        _write(path, "".join(map(result_line, given.found)))
+        _write(manifest_path(path), json.dumps(made, indent=1))
+    return made
+
+
+def manifest(
+    spec: Spec, model: Mapping[str, Any], found: Sequence[Filtered], given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What must be known of a filter's result to use it again: model, settings, counts, hashes of both halves.
+
+    Args:
+        model: facts of the model that was sampled.
+        given: where completions came from that nobody sampled here; their model and settings are not known.
+    """
+    origin = {"model": _identity(model), "filter": settings(spec)}
+    if given is not None:
+        origin = {"model": None, "filter": {"samples": spec.filter.samples}, "given_samples": dict(given)}
     return {
         "complete": True,
-        "model": _identity(model),
-        "filter": settings(spec),
+        **origin,
         "split": spec.split.model_dump(),
         "seed": spec.seed,
         "problems": len(found),
@@ -79,9 +116,18 @@ def reuse(spec: Spec, path: Path, problems: Sequence[Problem], model: Mapping[st
     made = _read_manifest(path)
     if not made.get("complete"):
         raise DataError("the filter has not finished", at=str(path), hint="`soarctl filter` goes on where it stopped")
+    wanted = {"model": _identity(model), "filter": settings(spec)}
+    if (given := made.get("given_samples")) is not None:
+        if not spec.filter.given_samples:
+            raise DataError(
+                f"these results come from samples of an unknown model, {given['file']}",
+                at=str(path),
+                hint="to say that they are of this one: filter: {given_samples: true}",
+            )
+        wanted = {"filter": {"samples": spec.filter.samples}}
     differs = [
         f"{key}: the results have {made.get(key)!r}, the run {now!r}"
-        for key, now in (("model", _identity(model)), ("filter", settings(spec)))
+        for key, now in wanted.items()
         if made.get(key) != now
     ]
     if differs:
@@ -95,6 +141,11 @@ def reuse(spec: Spec, path: Path, problems: Sequence[Problem], model: Mapping[st
             hint=f"the first is {missing[0].question[:80]!r}; `soarctl filter` goes on where it stopped",
         )
     return [replace(found[p.id], problem=p) for p in problems]
+
+
+def given_samples(spec: Spec) -> dict[str, Any] | None:
+    """Where the completions came from that the results in `filter.reuse` judge; None where a model was sampled."""
+    return None if spec.filter.reuse is None else _read_manifest(Path(spec.filter.reuse)).get("given_samples")
 
 
 def manifest_path(results: Path) -> Path:
@@ -135,7 +186,7 @@ def result_line(filtered: Filtered) -> str:
 
 def settings(spec: Spec) -> dict[str, Any]:
     """What the result of a filter depends on, beside model, problems and seed."""
-    return spec.filter.model_dump(exclude={"reuse"})
+    return spec.filter.model_dump(exclude={"reuse", "given_samples"})
 
 
 def _identity(model: Mapping[str, Any]) -> dict[str, Any]:

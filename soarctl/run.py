@@ -15,7 +15,7 @@ from soarctl.api import Domain, Engine, Problem, Prompt, Reward, Sampling, Strea
 from soarctl.errors import DataError, disk_errors
 from soarctl.events import Tell
 from soarctl.fail_at_k import fail_at_k, halve
-from soarctl.filter_results import manifest, reuse
+from soarctl.filter_results import given_samples, manifest, reuse
 from soarctl.grading import grade
 from soarctl.ledger import Filtered, Ledger, mean_measures
 from soarctl.practice import Baseline, Practice
@@ -128,9 +128,10 @@ class _Run:
         """The hard problems in two halves: to learn from, and held out."""
         if "split" not in self.ledger.facts:
             found = halve(self.domain, self._attempted(problems), self.spec)
+            made = manifest(self.spec, self.engine.facts, found, given_samples(self.spec))
             with self.ledger.transaction():
                 self.ledger.put_problems(found)
-                self.ledger.set_facts({"split": manifest(self.spec, self.engine.facts, found)})
+                self.ledger.set_facts({"split": made})
             self.meter.lap(0, "filter")
         found = self.ledger.filtered()
         train, test = ([f.problem for f in found if f.half == half] for half in ("train", "test"))

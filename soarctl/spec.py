@@ -173,6 +173,8 @@ class Filter(Strict):
     """Longest attempt."""
     reuse: str | None = None
     """Results of an earlier `soarctl filter`, a JSONL file; the candidates are not sampled again."""
+    given_samples: bool = False
+    """Accept for `reuse` what `--from-samples` made, though nobody knows which model and settings drew the samples."""
 
 
 class SplitSection(Strict):

@@ -220,13 +220,49 @@ def study(
 def filter_(
     spec: SpecPath,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the results go, as JSON lines.")],
+    from_samples: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Judge these completions instead of sampling: JSON lines with `question` (or `id`) and `completions`.",
+            show_default=False,
+        ),
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the problems that the base model never solves in k attempts. Goes on where an earlier call stopped."""
     from soarctl.cli.filter import filter_problems
 
-    filter_problems(spec, overrides or [], out, as_json=as_json)
+    filter_problems(spec, overrides or [], out, from_samples, as_json=as_json)
+
+
+@app.command(epilog="Example: soarctl grade '1/2' 0.5")
+def grade(
+    gold: Annotated[str | None, typer.Argument(metavar="GOLD", help="The right answer.", show_default=False)] = None,
+    answer: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ANSWER",
+            help="An answer, or a text that holds one. After -- it may be negative.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAIRS",
+            help="JSON lines with `gold`, `answer`, and `equivalent` if it is known.",
+            show_default=False,
+        ),
+    ] = None,
+    domain: Annotated[str, typer.Option(metavar="NAME", help="Whose verifier.")] = "math",
+    as_json: AsJson = False,
+) -> None:
+    """Judge an answer and say why, or a file of them. Negative ones stand after --, as in: soarctl grade -- -3 -3.0"""
+    from soarctl.cli.grade import grade
+
+    grade(gold, answer, file=file, domain=domain, as_json=as_json)
 
 
 @app.command(epilog="Example: soarctl new domain sums --out sums")

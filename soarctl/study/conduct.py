@@ -11,7 +11,15 @@ from soarctl import __version__
 from soarctl.errors import RunError, TeacherError, disk_errors
 from soarctl.events import Tell
 from soarctl.fail_at_k import halve
-from soarctl.filter_results import filter_to_file, manifest, manifest_path, read_results, result_line, reuse
+from soarctl.filter_results import (
+    filter_to_file,
+    given_samples,
+    manifest,
+    manifest_path,
+    read_results,
+    result_line,
+    reuse,
+)
 from soarctl.history import Progress, overview
 from soarctl.ledger import FILE, STUDY_FILE, Filtered, Ledger
 from soarctl.run import run
@@ -106,7 +114,7 @@ def _hard_problems(spec: StudySpec, common: LoadedSpec, directory: Path, ledger:
         elif common.spec.filter.reuse is not None:
             engine = common.trainer.load(common.spec.model, common.spec.seed)
             found = halve(common.domain, reuse(common.spec, path, common.domain.load(), engine.facts), common.spec)
-            made = manifest(common.spec, engine.facts, found)
+            made = manifest(common.spec, engine.facts, found, given_samples(common.spec))
         else:
             engine = common.trainer.load(common.spec.model, common.spec.seed)
             filter_to_file(common.spec, common.domain, engine, path, tell)
