@@ -178,8 +178,12 @@ def _ask_reward(loaded: LoadedSpec) -> Demand:
 def _candidates(loaded: LoadedSpec) -> tuple[int | None, str | None]:
     try:
         return len(loaded.domain.load()), None
-    except DataError as error:
-        return None, f"the domain's problems cannot be counted: {error.message}"
+    except (DataError, PluginError) as error:  # a laptop may have neither the data nor all that grades it
+        where = f"{error.at}: " if error.at else ""
+        return (
+            None,
+            f"the domain's problems cannot be counted, and what depends on them is unknown: {where}{error.message}",
+        )
 
 
 def _hard(spec: Spec, candidates: int | None) -> int | None:

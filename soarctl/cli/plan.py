@@ -39,7 +39,7 @@ def _print(plan: "Plan") -> None:
     print_table(
         ["COMPLETIONS", "PER OUTER STEP", "WHOLE RUN", "TOKENS AT MOST", ""],
         [
-            [count.what, _range(count.per_step), _range(count.total), _number(count.tokens), count.note]
+            [count.what, _range(count.per_step), _range(count.total) or "unknown", _number(count.tokens), count.note]
             for count in plan.counts
         ],
     )
