@@ -193,6 +193,13 @@ class Domain(Plugin, ABC):
         """
         return None
 
+    def facts(self) -> Mapping[str, Any]:
+        """What a run's header and ledger should say about the domain: the tier of a sandbox, say. May be overridden.
+
+        Asked once, before the first attempt is graded.
+        """
+        return {}
+
     def measure(self, problem: Problem) -> Mapping[str, float]:
         """Numbers about a practice question that are worth following over a run. May be overridden.
 

@@ -112,12 +112,15 @@ class _Run:
     meter: Meter
 
     def announce(self) -> None:
+        """Says what runs, and records what the domain says of itself where it runs now."""
+        self.ledger.set_facts({"domain": dict(self.domain.facts())})
         self.meter.tell(
             "started",
             name=self.spec.name,
             directory=str(self.directory),
             model=dict(self.engine.facts),
             domain=self.spec.domain.plugin,
+            domain_facts=self.ledger.facts["domain"],
             reward=self.spec.reward.plugin,
             steps=self.spec.outer.steps,
             tau=self.spec.promotion.tau,

@@ -58,7 +58,8 @@ def describe(event: str, facts: Mapping[str, Any]) -> str | None:
     match event:
         case "started":
             done = f", {facts['steps_done']} done" if facts["steps_done"] else ""
-            return f"{facts['name']}: {facts['steps']} outer steps{done} in {facts['directory']}"
+            said = "".join(f", {name.replace('_', ' ')}: {value}" for name, value in facts["domain_facts"].items())
+            return f"{facts['name']}: {facts['steps']} outer steps{done} in {facts['directory']}{said}"
         case "filter":
             return f"filter: {facts['done']} of {facts['of']} problems tried, {facts['hard']} never solved"
         case "filtered":
@@ -132,6 +133,7 @@ class LiveView:
                 )
             case "students":
                 self._students = f", {facts['finished']}/{facts['of']} students finished"
+                self._doing = f"outer step {self._run['now']}/{self._run['steps']}: students practise{self._students}"
             case "step":
                 self._steps.append(facts)
                 self._seconds.append(facts["seconds"])
@@ -160,12 +162,15 @@ class LiveView:
         if not run:
             return Text("soarctl")
         hard = f", {run['train']} hard problems + {run['test']} held out" if "train" in run else ""
-        return Text(f"{run['name']}  domain {run['domain']}, reward {run['reward']}{hard}  -> {run['directory']}")
+        said = "".join(f", {name.replace('_', ' ')}: {value}" for name, value in run["domain_facts"].items())
+        return Text(f"{run['name']}  domain {run['domain']}{said}, reward {run['reward']}{hard}  -> {run['directory']}")
 
     def _rate(self) -> str:
         first, last = self._tokens[0][0], time.monotonic()
         rate = sum(tokens for _, tokens in self._tokens) / max(last - first, 1e-9)
-        said = f"   {rate / 1000:.1f} k tokens/s   {_clock(last - self._began)}"
+        # Who watches a run from outside hears of no tokens.
+        said = f"   {rate / 1000:.1f} k tokens/s" if rate else ""
+        said += f"   {_clock(last - self._began)}"
         if self._seconds and self._step_began is not None and self._doing != "finished":
             each = sum(self._seconds) / len(self._seconds)
             left = max((self._run["steps"] - self._run["now"] + 1) * each - (last - self._step_began), 0)

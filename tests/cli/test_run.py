@@ -33,6 +33,7 @@ STARTED: dict[str, Any] = {
     "name": "toy",
     "directory": "runs/toy",
     "domain": "letters",
+    "domain_facts": {"sandbox": "landlock"},
     "reward": "grounded",
     "steps": 5,
     "tau": 0.01,
@@ -48,7 +49,7 @@ def test_a_pipe_gets_one_line_for_each_finished_thing(capsys: pytest.CaptureFixt
         view.tell("step", **STEP)
         view.tell("warning", text="mind the gap")
     assert capsys.readouterr().out == (
-        "toy: 5 outer steps in runs/toy\n"
+        "toy: 5 outer steps in runs/toy, sandbox: landlock\n"
         "hard problems: 7 to learn from, 8 held out, of 40\n"
         "step 2: rewards +0.050 -0.025, mean +0.0125, moving average +0.0200, half known 0.50, 7.2 s"
         "  promoted a student\n"

@@ -200,9 +200,8 @@ class CodeDomain(Domain):
         return self.rewards.runs if finding.ran else self.rewards.parses
 
     def facts(self) -> Mapping[str, Any]:
-        """What a run's header and ledger should say about the jail."""
         report = self.sandbox.report()
-        return {"sandbox": report.tier, "sandbox_means": report.reason, "sandbox_faults": self.sandbox.faults}
+        return {"sandbox": report.tier, "sandbox_means": report.reason}
 
 
 def practice_question(statement: str, solution: str, suite: Suite, shown: int) -> Problem:

@@ -113,7 +113,7 @@ def test_every_verdict_and_the_facts_of_a_run_name_the_tier() -> None:
     (verdict,) = domain.grade([(problem, fenced(SOLUTION))])
     assert verdict.reason == "passed [landlock]"
     assert domain.facts()["sandbox"] == "landlock"
-    assert domain.facts()["sandbox_faults"] == {}
+    assert domain.sandbox.faults == {}
 
 
 @pytest.mark.parametrize(
