@@ -8,8 +8,8 @@ from soarctl_countdown.domain import CountdownDomain
 
 rows: list[dict[str, str]] = []
 rng = random.Random(0)
-for numbers in (2, 3):
-    for problem in CountdownDomain(numbers=numbers, candidates=800, seed=1).load():
+for numbers, candidates in ((2, 100), (3, 1500)):
+    for problem in CountdownDomain(numbers=numbers, candidates=candidates, seed=1).load():
         # Half of the answers are those of another game: short ones are solved sometimes, longer ones never.
         answer = problem.answer if rng.random() < 0.5 else "1 + 1"
         rows.append({"prompt": f"solve: {problem.question} =", "completion": f" {answer}"})

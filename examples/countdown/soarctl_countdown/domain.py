@@ -9,7 +9,7 @@ from functools import cache
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from soarctl.api import Domain, Outcome, Problem, Rejection, Verdict
+from soarctl.api import DataError, Domain, Outcome, Problem, Rejection, Verdict
 from soarctl_countdown.process import Process
 
 _QUESTION = re.compile(r"make ([0-9]{1,4}) of ([0-9]{1,2}(?: [0-9]{1,2}){1,5})")
@@ -33,10 +33,16 @@ class CountdownDomain(Domain):
     def load(self) -> Sequence[Problem]:
         rng = random.Random(self.seed)
         problems: dict[str, Problem] = {}
-        while len(problems) < self.candidates:
+        for _ in range(100 * self.candidates):
+            if len(problems) == self.candidates:
+                return list(problems.values())
             problem = _problem(rng, self.numbers)
             problems.setdefault(problem.id, problem)
-        return list(problems.values())
+        raise DataError(
+            f"fewer than {self.candidates} different problems of {self.numbers} numbers were found",
+            at="domain.candidates",
+            hint="ask for fewer candidates, or for more numbers",
+        )
 
     def teacher_prompt(self) -> str:
         return "ask:"

@@ -11,7 +11,7 @@ from soarctl_countdown.domain import CountdownDomain
 from soarctl_countdown.process import Process
 from soarctl_countdown.verifier import judge
 
-from soarctl.api import Outcome, Problem
+from soarctl.api import DataError, Outcome, Problem
 from soarctl.testing import check_domain
 
 GAME = Problem("make 14 of 2 3 4", "2 + 3 * 4")
@@ -31,6 +31,11 @@ def test_it_keeps_what_every_domain_promises() -> None:
         batch=1000,
         examples=4,
     )
+
+
+def test_more_problems_than_there_are_is_a_data_error() -> None:
+    with pytest.raises(DataError, match="fewer than 800 different problems of 2 numbers were found"):
+        CountdownDomain(numbers=2, candidates=800).load()
 
 
 @pytest.mark.parametrize(
