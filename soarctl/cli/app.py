@@ -168,6 +168,37 @@ def analyze(
     analyze(run, limit=limit, as_json=as_json)
 
 
+@app.command(epilog="Example: soarctl watch runs/quickstart")
+def watch(
+    run: RunDirectory = None,
+    once: Annotated[bool, typer.Option("--once", help="Print what there is, and end.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often to look.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events as lines of JSON, as run does.")] = False,
+) -> None:
+    """Follow a run that another process does, with alarms. Reads only; Ctrl-C ends the watching, not the run."""
+    from soarctl.cli.watch import watch
+
+    watch(run, once=once, every=every, as_json=as_json)
+
+
+@app.command(epilog="Example: soarctl report runs/quickstart --out report.html")
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Runs and studies. Default: the newest run.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="By default report.html in the first run.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page about runs and studies that opens anywhere, without a network."""
+    from soarctl.cli.report import report
+
+    report(runs or [], out, as_json=as_json)
+
+
 @app.command(epilog="Example: soarctl doctor --deep")
 def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Import torch and every plug-in as well. Seconds.")] = False,

@@ -58,5 +58,5 @@ def test_the_arms_stand_once(tmp_path: Path) -> None:
 
 def test_pass_at_k_needs_as_many_samples(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("name: s\nrun: run.yaml\nmeasure: {samples: 4, k: [8]}\n")
-    with pytest.raises(SpecError, match="pass@8 needs as many samples, and measure.samples is 4"):
+    with pytest.raises(SpecError, match="pass@8 needs as many samples, and measure"):
         load_study(tmp_path / "study.yaml")
