@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # After these the ledger holds all that was done so far.
 SAFE = frozenset({"filter", "filtered", "step_started", "students", "step", "evaluated"})
 
-_WAIT = b"\ninterrupted: the students in training are finished first; Ctrl-C again stops at once\n"
+_WAIT = "interrupted: the students in training are finished first; Ctrl-C again stops at once"
 
 
 class Interrupts:
@@ -23,7 +23,7 @@ class Interrupts:
 
     def __init__(self, tell: "Tell") -> None:
         self._tell = tell
-        self._asked = False
+        self._asked = self._told = False
 
     def __enter__(self) -> Self:
         self._before = signal.signal(signal.SIGINT, self._ask)
@@ -36,6 +36,9 @@ class Interrupts:
 
     def tell(self, event: str, /, **facts: Any) -> None:
         self._tell(event, **facts)
+        if self._asked and not self._told:
+            self._told = True
+            self._tell("warning", text=_WAIT)  # a live view draws over what it did not print itself
         if self._asked and event in SAFE:
             raise KeyboardInterrupt
 
@@ -44,4 +47,4 @@ class Interrupts:
             raise KeyboardInterrupt
         self._asked = True
         # os.write, because the interrupted code may be in the middle of a print.
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _WAIT)
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{_WAIT}\n".encode())

@@ -81,7 +81,8 @@ def test_one_ctrl_c_finishes_the_students_in_training_and_says_how_to_resume(who
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     events: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
-    assert events[-1]["event"] == "students", "the fleet went on to its end"
+    assert [event["event"] for event in events][-1] == "students", "the fleet went on to its end"
+    assert [event["event"] for event in events].count("warning") == 1
     assert process.returncode == 130
     assert finished_students(tmp_path / "run") == 4
     assert "the students in training are finished first; Ctrl-C again stops at once" in err
