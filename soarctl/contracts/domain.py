@@ -468,6 +468,15 @@ def people(world: DomainWorld) -> Iterator[str]:
             return
 
 
+def recorded(world: DomainWorld) -> Iterator[str]:
+    """`facts` gives plain JSON values by name, the same at every call."""
+    facts = world.domain.facts()
+    if not is_a(facts, Mapping) or not is_plain_json(dict(facts)):
+        yield f"facts are not plain JSON: {shown(facts)}"
+    elif world.domain.facts() != facts:
+        yield f"facts were {shown(facts)}, then {shown(world.domain.facts())}"
+
+
 CHECKS: tuple[Check[DomainWorld], ...] = (
     loads,
     ids,
@@ -490,6 +499,7 @@ CHECKS: tuple[Check[DomainWorld], ...] = (
     hard,
     stops,
     people,
+    recorded,
 )
 
 

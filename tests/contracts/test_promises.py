@@ -39,6 +39,7 @@ HELD = {
     "Domain.teacher_stops": ["stops"],
     "Domain.student_stops": ["stops"],
     "Domain.solve": ["people"],
+    "Domain.facts": ["recorded"],
     "Domain.measure": ["people", "hostile_questions"],
     "Reward": ["options", "travels"],
     "Reward.score": [
