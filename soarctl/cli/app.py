@@ -181,6 +181,17 @@ def watch(
     watch(run, once=once, every=every, as_json=as_json)
 
 
+@app.command(epilog="Example: soarctl compare runs/seed0 runs/seed1")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Set runs beside each other: where their specs differ, and what came of each."""
+    from soarctl.cli.compare import compare
+
+    compare(runs, as_json=as_json)
+
+
 @app.command(epilog="Example: soarctl report runs/quickstart --out report.html")
 def report(
     runs: Annotated[

@@ -62,3 +62,15 @@ def test_report_as_json_names_the_file(small_run: Path, tmp_path: Path, soarctl:
     place = tmp_path / "a" / "page.html"
     said = json.loads(soarctl("report", str(small_run), "--out", str(place), "--json").out)
     assert said == {"file": str(place), "bytes": place.stat().st_size}
+
+
+def test_compare_prints_a_column_for_each_run(
+    write_run: Callable[..., Path], tmp_path: Path, soarctl: Callable[..., Any]
+) -> None:
+    one, two = write_run(tmp_path / "one", name="one"), write_run(tmp_path / "two", name="two", seed=8)
+    lines = [line.split() for line in soarctl("compare", str(one), str(two)).out.splitlines()]
+    assert lines[0] == ["one", "two"]
+    assert ["promoted", "at", "2", "2"] in lines
+    assert lines[-1] == ["seed", "7", "8"]
+    found = json.loads(soarctl("compare", str(one), str(two), "--json").out)
+    assert found["differences"] == {"seed": [7, 8]}
