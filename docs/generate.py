@@ -19,6 +19,7 @@ from soarctl.cli.app import app
 from soarctl.contracts.findings import promise
 from soarctl.json_schema import spec_schema
 from soarctl.spec import Spec
+from soarctl.study.spec import StudySpec
 
 ROOT = Path(__file__).parents[1]
 GENERATED = "<!-- Written by docs/generate.py from the code. Change the code, not this page. -->"
@@ -33,6 +34,7 @@ def pages() -> dict[Path, str]:
         Path("docs/reference/contracts.md"): "\n".join(contracts_page()) + "\n",
         Path("docs/reference/ledger.md"): "\n".join(ledger_page()) + "\n",
         Path("specs/spec.schema.json"): json.dumps(spec_schema(), indent=2) + "\n",
+        Path("specs/study.schema.json"): json.dumps(StudySpec.model_json_schema(), indent=2) + "\n",
     }
 
 

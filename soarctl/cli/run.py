@@ -36,17 +36,20 @@ def run(
 
 
 def _say_what_came_of_it(directory: Path) -> None:
+    from soarctl.alarms import alarms
     from soarctl.cli.show import print_held_out
     from soarctl.held_out import held_out_table
     from soarctl.ledger import Ledger
 
     with Ledger.open(directory, read_only=True) as ledger:
-        arms = held_out_table(ledger)
+        arms, signs = held_out_table(ledger), alarms(ledger)
         stages: list[Any] = ledger.rows("SELECT step FROM baselines WHERE stage > 0 ORDER BY stage")
     promotions = ", ".join(str(step) for (step,) in stages)
     print()
     print(f"promoted after outer step {promotions}" if stages else "no student was promoted")
     if arms:
         print_held_out(arms)
+    for alarm in signs:
+        print(f"{alarm.name}: {alarm.said}. Try {alarm.advice}.")
     print()
     print(f"soarctl promote --inspect {directory}    # the questions that made the difference")

@@ -16,6 +16,7 @@ def test_a_study_that_comes_with_soarctl_is_read(path: Path) -> None:
     spec = load_study(path).spec
     assert spec.name == path.stem
     assert spec.arms == tuple(Arm)
+    assert path.read_text().startswith("# yaml-language-server: $schema=study.schema.json\n")
 
 
 def test_every_key_says_what_it_is() -> None:
