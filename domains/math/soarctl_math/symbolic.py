@@ -64,7 +64,12 @@ class _Nursery:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for us
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+                    # SymPy's way through a simplification depends on the order of sets.
+                    "PYTHONHASHSEED": "0",
+                },
             )
         self.control.settimeout(START_LIMIT)
         try:
