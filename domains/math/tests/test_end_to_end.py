@@ -1,7 +1,11 @@
 """The whole loop on real problems with a random model that writes whole phrases, so that every part has work to do."""
 
 import json
-from collections.abc import Callable, Sequence
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,9 @@ from soarctl_math import symbolic
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-MATRICES = r"\boxed{\begin{pmatrix}1\end{pmatrix}+\begin{pmatrix}1\end{pmatrix}}"
+# Math-Verify is asked about these: a sum takes it 0.02 s, and a power more than 5 s.
+SUMS = [rf"\boxed{{\begin{{pmatrix}}{n}\end{{pmatrix}}+\begin{{pmatrix}}1\end{{pmatrix}}}}" for n in range(20, 30)]
+POWERS = [rf"\boxed{{e^{{\begin{{pmatrix}}1&2&3\\4&5&6\\7&8&{n}\end{{pmatrix}}}}}}" for n in (10, 11, 14, 15, 19)]
 SPEC = """
 name: phrases
 model: {base: MODEL}
@@ -23,9 +29,10 @@ domain:
   teacher_template: "Write about {{ topics[0] }}."
   symbolic: SYMBOLIC
   workers: 1
+  timeout: 1.0
 filter: {samples: 2, max_new_tokens: 1}
 outer: {steps: 2}
-teacher: {group_size: 2, dataset_size: 2, max_new_tokens: 1, lr: 1.0e-3}
+teacher: {group_size: 2, dataset_size: 4, max_new_tokens: 1, lr: 1.0e-3}
 reward: {plugin: grounded, questions: 4, repeats: 2, samples: 0}
 inner: {steps: 2, batch_size: 2, group_size: 4, max_new_tokens: 1, lr: 1.0e-2}
 trainer: {plugin: accelerate, rank: 2, width: 2, device: cpu}
@@ -41,15 +48,20 @@ def phrases() -> list[str]:
         for b in range(8)
     ]
     defects = [
-        "<question>What?</question>",
-        "<question>Who?</question><answer>\\boxed{\\text{cat}}</answer>",
-        "no idea",
+        text.format(n)
+        for n in range(12)
+        for text in (
+            "<question>What is {}?</question>",
+            "<question>Who is {}?</question><answer>\\boxed{{\\text{{cat}}}}</answer>",
+            "no idea {}",
+        )
     ]
     answers = [f"\\boxed{{{n}}}" for n in range(16)] + [
         "\\boxed{9^{9^{9^9}}}",
         "\\boxed{(10^9)!}",
         "\\boxed{",
-        MATRICES,
+        *SUMS,
+        *POWERS,
     ]
     return asked + defects + answers
 
@@ -99,16 +111,16 @@ def spec(model: Path, data: Path, tmp_path: Path) -> Path:
     return tmp_path / "spec.yaml"
 
 
-class Stop(BaseException):
-    """Stands for a kill."""
-
-
-def stop_at(event: str) -> Callable[..., None]:
-    def tell(name: str, /, **facts: Any) -> None:
-        if name == event:
-            raise Stop
-
-    return tell
+def run_until(event: str | None, spec: Path, directory: Path, *options: str) -> None:
+    """Runs a spec in a process of its own, which is killed when it tells of the event."""
+    command = [sys.executable, "-m", "soarctl", "run", str(spec), "--out", str(directory), "--json", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line)["event"] == event:
+                process.kill()
+                break
+    assert process.returncode == (0 if event is None else -signal.SIGKILL)
 
 
 def ledger_rows(directory: Path, query: str) -> Sequence[Any]:
@@ -118,25 +130,35 @@ def ledger_rows(directory: Path, query: str) -> Sequence[Any]:
         return list(ledger.rows(query))
 
 
-@pytest.mark.parametrize("event", ["filter", "step"])
-def test_two_outer_steps_killed_and_resumed_end_as_two_that_were_not(spec: Path, tmp_path: Path, event: str) -> None:
+def test_two_outer_steps_killed_and_resumed_twice_end_as_two_that_were_not(spec: Path, tmp_path: Path) -> None:
     from soarctl.events import silent
     from soarctl.ledger import Ledger
     from soarctl.run import run
     from soarctl.spec_reader import load_spec
 
-    loaded = load_spec(spec)
-    run(loaded, tmp_path / "whole", silent)
-    with pytest.raises(Stop):
-        run(loaded, tmp_path / "killed", stop_at(event))
-    run(loaded, tmp_path / "killed", silent, resume=True)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(load_spec(spec), whole, silent)
+    run_until("filter", spec, killed)
+    run_until("step", spec, killed, "--resume")
+    run_until(None, spec, killed, "--resume")
     contents: list[str] = []
-    for name in ("whole", "killed"):
-        with Ledger.open(tmp_path / name, read_only=True) as ledger:
+    for directory in (whole, killed):
+        with Ledger.open(directory, read_only=True) as ledger:
             contents.append(ledger.content())
     assert contents[0] == contents[1]
-    assert len(ledger_rows(tmp_path / "whole", "SELECT * FROM steps")) == 2
-    assert ledger_rows(tmp_path / "whole", "SELECT * FROM rejections")  # some of what the teacher wrote was no question
-    verdicts = str(ledger_rows(tmp_path / "whole", "SELECT * FROM problems"))
-    assert "wrong/exact" in verdicts
-    assert "unparsed/no answer" in verdicts
+
+    # Every part had work to do. Of the teacher's texts some were no questions,
+    assert len(ledger_rows(whole, "SELECT * FROM steps")) == 2
+    assert len(ledger_rows(whole, "SELECT DISTINCT rule FROM rejections")) > 1
+    # of the students' some were wrong, some held no answer, and at some Math-Verify was killed,
+    verdicts: Counter[str] = Counter()
+    for (counted,) in ledger_rows(whole, "SELECT verdicts FROM problems UNION ALL SELECT verdicts FROM students"):
+        verdicts.update(json.loads(counted))
+    assert verdicts["wrong/exact"] > 0
+    assert verdicts["unparsed/no answer"] > 0
+    if symbolic.available():
+        assert any(verdict.startswith("wrong/symbolic") for verdict in verdicts)
+        assert any(verdict.startswith("timeout/timeout") for verdict in verdicts)
+    # and for some updates no completion earned anything.
+    rewards = [json.loads(each) for (each,) in ledger_rows(whole, "SELECT rewards FROM students")]
+    assert any(0.0 in rewards_T for rewards_T in rewards)
