@@ -24,9 +24,7 @@ PROMPTS = 8
 def inner_step(fleet: Fleet, students: range) -> tuple[float, float]:
     """Seconds for sampling and for reinforcing one step of these students."""
     start = time.perf_counter()
-    prompts = [
-        Prompt(i, text, SAMPLES, Stream((s, text))) for i, s in enumerate(students) for text in texts(PROMPTS)
-    ]
+    prompts = [Prompt(i, text, SAMPLES, Stream((s, text))) for i, s in enumerate(students) for text in texts(PROMPTS)]
     groups = fleet.sample(prompts, Sampling(NEW_TOKENS))
     sampled = time.perf_counter()
     rng = np.random.default_rng(0)

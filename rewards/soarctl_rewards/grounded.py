@@ -11,7 +11,7 @@ from soarctl.api import Problem, Reward, RewardContext, Scores
 class Grounded(Reward):
     """The mean gain on hard problems of the students of a dataset.
 
-        R_k = mean_j (Acc(student_kj, Q_R) - Acc(baseline, Q_R))
+    R_k = mean_j (Acc(student_kj, Q_R) - Acc(baseline, Q_R))
     """
 
     questions: PositiveInt = 64
