@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from soarctl.api import Problem
-from soarctl.diversity import Diversity, diversity
+from soarctl.diversity import Diversity, Kernel, diversity, ngram_kernel
 from soarctl.judge import Judge, Judgement
 from soarctl.ledger import Ledger
 from soarctl.near_duplicates import Leaks, leaks
@@ -59,7 +59,7 @@ class Analysis:
     """Between the promotion questions and the hard problems, by half."""
 
 
-def analyze(ledger: Ledger, solver: Solver, judge: Judge | None, limit: int) -> Analysis:
+def analyze(ledger: Ledger, solver: Solver, judge: Judge | None, limit: int, kernel: Kernel = ngram_kernel) -> Analysis:
     """The quality of all questions of a run.
 
     Args:
@@ -67,6 +67,7 @@ def analyze(ledger: Ledger, solver: Solver, judge: Judge | None, limit: int) -> 
         solver: asked first; it knows all answers or none.
         judge: asked where the solver knows none.
         limit: at most this many questions go to the judge: the promotion questions, then others spread over the run.
+        kernel: how alike two questions are, for the Vendi score.
     """
     questions = questions_by_step(ledger)
     promoted = promoted_questions(ledger)

@@ -1,15 +1,21 @@
 """How many different questions there are among some: the Vendi score with an n-gram kernel, and repetitions."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from soarctl.api import problem_id
+from soarctl.errors import DataError
 from soarctl.ngrams import ngrams
 
 _LONGEST = 3
+
+Kernel: TypeAlias = Callable[[Sequence[str]], NDArray[np.float64]]
+"""From texts to their similarities."""
 
 
 def vendi_score(kernel: NDArray[np.float64]) -> float:
@@ -51,6 +57,28 @@ def ngram_kernel(texts: Sequence[str]) -> NDArray[np.float64]:
     return kernel
 
 
+def embedding_kernel(model: str) -> Kernel:
+    """Cosine similarity of a sentence-transformers model's embeddings, which knows of meaning.
+
+    Raises:
+        DataError: sentence-transformers is not installed, or it cannot load the model.
+    """
+    try:
+        encoder: Any = import_module("sentence_transformers").SentenceTransformer(model)
+    except ImportError as error:
+        raise DataError(
+            "embeddings need sentence-transformers, which is not installed", hint='pip install "soarctl[embeddings]"'
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"the embedding model cannot be loaded: {error}", at=model) from error
+
+    def kernel(texts: Sequence[str]) -> NDArray[np.float64]:
+        unit = np.asarray(encoder.encode(list(texts), normalize_embeddings=True), dtype=np.float64)
+        return unit @ unit.T
+
+    return kernel
+
+
 @dataclass(frozen=True, slots=True)
 class Diversity:
     """Of the questions of an outer step."""
@@ -64,18 +92,19 @@ class Diversity:
     """Share that ask what a question of an earlier step asks."""
 
 
-def diversity(texts: Sequence[str], archive: Set[str], sample: int = 64) -> Diversity:
+def diversity(texts: Sequence[str], archive: Set[str], sample: int = 64, kernel: Kernel = ngram_kernel) -> Diversity:
     """How different some questions are from each other, and from all earlier ones.
 
     Args:
         texts: at least one question.
         archive: ids of all earlier questions.
         sample: the Vendi score is that of this many, the first ones: it grows with the number of items.
+        kernel: how alike texts are.
     """
     ids = [problem_id(text) for text in texts]
     return Diversity(
         questions=len(texts),
-        vendi=vendi_score(ngram_kernel(texts[:sample])),
+        vendi=vendi_score(kernel(texts[:sample])),
         repeated=1 - len(set(ids)) / len(ids),
         known=sum(id in archive for id in ids) / len(ids),
     )

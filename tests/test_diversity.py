@@ -1,8 +1,14 @@
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from soarctl.api import problem_id
-from soarctl.diversity import diversity, ngram_kernel, vendi_score
+from soarctl.diversity import diversity, embedding_kernel, ngram_kernel, vendi_score
+from soarctl.errors import DataError
 
 
 def test_items_with_nothing_in_common_count_each() -> None:
@@ -40,3 +46,32 @@ def test_repetitions_are_counted_within_the_step_and_against_the_archive() -> No
 def test_the_vendi_score_is_of_a_sample_of_fixed_size() -> None:
     texts = [f"word{i}" for i in range(100)]
     assert diversity(texts, set(), sample=10).vendi == pytest.approx(10)
+
+
+class Letters:
+    """An embedding by first letter."""
+
+    def __init__(self, model: str) -> None:
+        if model != "letters":
+            raise OSError("no such model")
+
+    def encode(self, texts: Sequence[str], normalize_embeddings: bool) -> NDArray[np.float64]:
+        assert normalize_embeddings
+        return np.eye(26)[[ord(text[0]) - ord("a") for text in texts]]
+
+
+def test_embeddings_may_say_what_is_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ModuleType("sentence_transformers")
+    library.SentenceTransformer = Letters  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sentence_transformers", library)
+    found = diversity(["a b", "a c", "b d"], set(), kernel=embedding_kernel("letters"))
+    # Two of three are equal: exp of the entropy of 2/3, 1/3.
+    assert found.vendi == pytest.approx(np.exp(-(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3))))
+    with pytest.raises(DataError, match="no such model"):
+        embedding_kernel("others")
+
+
+def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(DataError, match="which is not installed"):
+        embedding_kernel("letters")

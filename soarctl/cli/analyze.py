@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-def analyze(directory: Path | None, *, limit: int, as_json: bool) -> None:
+def analyze(directory: Path | None, *, limit: int, embeddings: str | None, as_json: bool) -> None:
     """Prints the analysis of a run; by default of the newest one.
 
     Raises:
@@ -21,12 +21,14 @@ def analyze(directory: Path | None, *, limit: int, as_json: bool) -> None:
     from dataclasses import asdict
 
     from soarctl.analysis import analyze
+    from soarctl.diversity import embedding_kernel, ngram_kernel
     from soarctl.judge import judge_from_environment
     from soarctl.runs import open_run
     from soarctl.solutions import solver_of
 
+    kernel = ngram_kernel if embeddings is None else embedding_kernel(embeddings)
     with open_run(directory) as ledger:
-        found = analyze(ledger, solver_of(ledger), judge_from_environment(ledger.path.parent), limit)
+        found = analyze(ledger, solver_of(ledger), judge_from_environment(ledger.path.parent), limit, kernel)
     if as_json:
         print(json.dumps(asdict(found), indent=1, ensure_ascii=False))
     else:

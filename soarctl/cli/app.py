@@ -160,12 +160,16 @@ def analyze(
     limit: Annotated[
         int, typer.Option("--judge", min=1, metavar="N", help="Questions that a judge is asked about at most.")
     ] = 128,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Vendi score by this sentence-transformers model.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at the quality of a run's questions: rejected, right, varied, and what they share with hard problems."""
     from soarctl.cli.analyze import analyze
 
-    analyze(run, limit=limit, as_json=as_json)
+    analyze(run, limit=limit, embeddings=embeddings, as_json=as_json)
 
 
 @app.command(epilog="Example: soarctl watch runs/quickstart")
