@@ -227,7 +227,7 @@ class _Builder:
                 if self._documents > 1:
                     raise self._fatal("a second document starts here", place, "one file holds one spec")
             case yaml.AliasEvent():
-                self._alias(event.anchor, place)
+                self._alias(event.anchor or "", place)
             case yaml.ScalarEvent():
                 self._count(1, place)
                 self._add(Located(self._scalar(event, place), place), event.anchor)

@@ -82,7 +82,7 @@ def test_facts_name_the_model_by_its_contents(load: Load, models: dict[str, Path
     assert facts["base"] == str(models["llama"])
     assert facts["adapter_parameters"] == 2 * 4 * (2 * 64 + 2 * 48 + 3 * 80)
     assert facts["device"] == "cpu"
-    assert facts["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(facts["versions"]["torch"])
     assert facts["commit"] is None
 
 
