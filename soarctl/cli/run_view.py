@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _STEPS_SHOWN = 12
 _REFRESHES_PER_SECOND = 4
-_WIDE = 100  # columns from which rewards and measures are shown, too
+_WIDE = 120  # columns from which rewards and measures are shown, too
 
 
 class View(Protocol):
