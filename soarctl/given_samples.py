@@ -97,7 +97,7 @@ def _attempts(
         counts["rows"] += 1
         try:
             id, completions = _row(json.loads(line), found)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"no completions of a problem: {error}", at=f"{path}:{number}", hint=_HINT) from error
         counts["completions"] += len(completions)
         if id not in found:

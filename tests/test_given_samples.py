@@ -96,6 +96,11 @@ def test_too_few_samples_are_refused_unless_they_settle_it(tmp_path: Path) -> No
         ),
         (b'{"question": "q"}\n', "samples.jsonl:1: no completions of a problem: `completions` is no list of texts"),
         (b'{"completions": ["a"]}\n', "samples.jsonl:1: no completions of a problem: 'neither a question nor an id'"),
+        (b"[" * 100_000, "samples.jsonl:1: no completions of a problem: maximum recursion depth"),
+        (
+            b'{"question": "\\ud800", "completions": []}\n',
+            "samples.jsonl:1: no completions of a problem: 'utf-8'",
+        ),
         (b"[1]\n", "samples.jsonl:1: no completions of a problem: the line is no object"),
         (b"\x1f\x8bcut", "samples.jsonl: the gzip stream is damaged"),
         (b"\xff\xfe", "samples.jsonl: not UTF-8"),
