@@ -2,21 +2,20 @@
 
     python benchmarks/fleet.py [--json]
 
-The model is that of benchmarks/decode.py; each student has 8 prompts with 32 samples each and random advantages.
+The model and prompts are those of benchmarks/decode.py; each student has 8 prompts with 32 samples each and random advantages.
 """
 
 import argparse
 import json
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-from decode import NEW_TOKENS, SAMPLES, Source, save_model, texts
+from decode import NEW_TOKENS, SAMPLES, texts
 
-from soarctl.api import Engine, Fleet, GradedSample, Optimizer, Prompt, Sampling, Stream
-from soarctl.trainers.accelerate import AccelerateTrainer
+from soarctl import plugins
+from soarctl.api import Engine, Fleet, GradedSample, Optimizer, Prompt, Sampling, Stream, Trainer
+from soarctl.spec import ModelSection
 
 PROMPTS = 8
 
@@ -59,9 +58,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as directory:
-        save_model(Path(directory))
-        engine = AccelerateTrainer(device="cpu").load(Source(directory), seed=0)
+    model = ModelSection(base="package:soarctl_letters/model")
+    engine = plugins.load(Trainer, "accelerate", {"device": "cpu"}).load(model, 0)
     rows = [compare(engine, size, options.rounds) for size in options.students]
     if options.json:
         print(json.dumps({"threads": options.threads, "rows": rows}))
