@@ -2,7 +2,8 @@
 
     python benchmarks/fleet.py [--json]
 
-The model and prompts are those of benchmarks/decode.py; each student has 8 prompts with 32 samples each and random advantages.
+The model and prompts are those of benchmarks/decode.py; each student has 8 prompts with 32 samples each, and random
+advantages.
 """
 
 import argparse
