@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
 from soarctl.errors import RunError, disk_errors
+from soarctl.savings import Seen
 
 if TYPE_CHECKING:
     from soarctl.api import Problem
@@ -407,6 +408,23 @@ class Ledger:
                 "SELECT question, answer, meta, samples, successes, verdicts, half FROM problems ORDER BY id"
             )
         ]
+
+    def seen(self, stage: int) -> list[Seen]:
+        """The datasets of the finished outer steps of a stage, with the gains of those who practised them."""
+        found: dict[tuple[int, int], Seen] = {}
+        for step, dataset, question, answer in self.rows(
+            "SELECT step, dataset, question, answer FROM questions JOIN steps USING (step) WHERE stage = ? "
+            "ORDER BY step, dataset, position",
+            stage,
+        ):
+            found.setdefault((step, dataset), Seen([], [])).questions.append((question, answer))
+        for step, dataset, gain in self.rows(
+            "SELECT step, dataset, gain FROM students JOIN steps USING (step) WHERE stage = ? "
+            "ORDER BY step, dataset, repeat",
+            stage,
+        ):
+            found[step, dataset].gains.append(gain)
+        return list(found.values())
 
     def content(self) -> str:
         """Everything but the timings, as text: equal for two runs exactly when they went the same way."""

@@ -7,7 +7,7 @@ a fleet is also what is kept when a run is interrupted.
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Protocol
 
@@ -30,6 +30,7 @@ from soarctl.events import Tell
 from soarctl.grading import count_verdicts, grade
 from soarctl.promotion import inner_steps
 from soarctl.rloo import leave_one_out
+from soarctl.savings import Seen, is_flat, known_gains, undecided
 from soarctl.spec import Inner, Spec
 
 
@@ -93,11 +94,13 @@ def inner_loop(
     streams_S: Sequence[Stream],
     steps: int,
     tell: Tell,
+    flat_window: int | None = None,
 ) -> list[PracticeLog]:
     """Trains policy s of the fleet on datasets_S[s] for `steps` RLOO steps, all policies in lockstep.
 
     Each step: `batch_size` questions, `group_size` completions each, graded against the teacher's answer,
-    leave-one-out within each question's group, one optimizer step.
+    leave-one-out within each question's group, one optimizer step. With a `flat_window` a policy whose rewards have
+    stopped rising takes no further part.
 
     Returns:
         logs_S
@@ -110,8 +113,12 @@ def inner_loop(
         for dataset, stream in zip(datasets_S, streams_S, strict=True)
     ]
     for step in range(steps):
+        flat_S = [flat_window is not None and is_flat(log.rewards, flat_window) for log in logs_S]
+        if all(flat_S):
+            break
         batches_S = [
-            [dataset[index] for index in plan[step]] for dataset, plan in zip(datasets_S, plans_S, strict=True)
+            [] if flat else [dataset[index] for index in plan[step]]
+            for dataset, plan, flat in zip(datasets_S, plans_S, flat_S, strict=True)
         ]
         rloo_step(fleet, domain, inner, batches_S, streams_S, step, logs_S, tell)
         tell("inner_step", inner_step=step + 1, inner_steps=steps, reward=fmean(log.rewards[-1] for log in logs_S))
@@ -131,6 +138,7 @@ def rloo_step(
     """One RLOO step: policy s attempts each question of batches_S[s] `group_size` times and learns from the rewards.
 
     Args:
+        batches_S: a policy without questions is left as it is.
         step: counted from 0; with the stream it decides the samples.
         logs_S: what happened is added to these.
     """
@@ -163,7 +171,8 @@ def rloo_step(
         if position == 0:
             logs_S[s].attempts.append(Attempt(step, problem.question, group[0].text, judged[0]))
     for log, rewards, stats in zip(logs_S, rewards_S, fleet.reinforce(samples_S), strict=True):
-        _note(log, fmean(rewards), stats)
+        if rewards:
+            _note(log, fmean(rewards), stats)
 
 
 def batches(count: int, size: int, steps: int, stream: Stream) -> list[list[int]]:
@@ -235,6 +244,8 @@ class Practice:
     """The outer step's."""
     shelf: Shelf
     tell: Tell
+    seen: Sequence[Seen] = ()
+    """Datasets that were practised from this baseline, where `savings.reuse_overlap` asks for them."""
     asked: Sequence[Problem] = ()
     """Q_R, once a reward drew it."""
 
@@ -258,13 +269,57 @@ class Practice:
     ) -> list[list[Student]]:
         rates = self._baseline_rates(samples)
         before = fmean(rates[p.id] for p in questions)
-        jobs = [(k, j) for k in range(len(datasets_G)) for j in range(repeats)]
+        known_G = [self._known_gains(dataset) for dataset in datasets_G]
+        # One new student, where gains are known, so that there is somebody to promote.
+        wanted_G = [1 if known else repeats for known in known_G]
+        first = self.spec.savings.race_from or repeats
+        jobs = [(k, j) for k, wanted in enumerate(wanted_G) for j in range(min(first, wanted))]
+        students_G_R: list[list[Student]] = [[] for _ in datasets_G]
+        while jobs:
+            for (k, _), student in zip(
+                jobs, self._practise_jobs(jobs, datasets_G, questions, samples, before), strict=True
+            ):
+                students_G_R[k].append(student)
+            jobs = [
+                (k, len(students_G_R[k]))
+                for k in self._undecided(students_G_R, known_G)
+                if len(students_G_R[k]) < wanted_G[k]
+            ]
+        return [
+            [replace(student, gain=fmean([student.gain, *known])) for student in students_R] if known else students_R
+            for known, students_R in zip(known_G, students_G_R, strict=True)
+        ]
+
+    def _known_gains(self, dataset: Sequence[Problem]) -> Sequence[float]:
+        overlap = self.spec.savings.reuse_overlap
+        return () if overlap is None else known_gains([(p.question, p.answer) for p in dataset], self.seen, overlap)
+
+    def _undecided(self, students_G_R: Sequence[Sequence[Student]], known_G: Sequence[Sequence[float]]) -> list[int]:
+        if self.spec.savings.race_from is None:
+            return []
+        gains_G_R = [[*known, *(s.gain for s in some)] for known, some in zip(known_G, students_G_R, strict=True)]
+        moved_G = [any(student.policy is not None for student in some) for some in students_G_R]
+        size = self.spec.teacher.group_size  # datasets are compared within their group
+        return [
+            at + k
+            for at in range(0, len(gains_G_R), size)
+            for k in undecided(gains_G_R[at : at + size], moved_G[at : at + size])
+        ]
+
+    def _practise_jobs(
+        self,
+        jobs: Sequence[tuple[int, int]],
+        datasets_G: Sequence[Sequence[Problem]],
+        questions: Sequence[Problem],
+        samples: int,
+        before: float,
+    ) -> list[Student]:
         finished: list[Student] = []
         while len(finished) < len(jobs):
             jobs_S = jobs[len(finished) : len(finished) + self.engine.width]
             finished += self._practise_fleet(jobs_S, datasets_G, questions, samples, before)
             self.tell("students", finished=len(finished), of=len(jobs), gains=[s.gain for s in finished])
-        return [finished[k * repeats : (k + 1) * repeats] for k in range(len(datasets_G))]
+        return finished
 
     def solve_rates(self, problems: Sequence[Problem], samples: int) -> list[float]:
         base = self.engine.fleet([self.engine.start()], self.spec.student_optimizer)
@@ -288,7 +343,9 @@ class Practice:
         steps = inner_steps(inner.steps, inner.per_promotion, inner.cap, self.baseline.stage)
         streams_S = [self.stream.child("practice", k, j) for k, j in jobs_S]
         fleet = self.engine.fleet([self.baseline.policy] * len(jobs_S), self.spec.student_optimizer)
-        logs_S = inner_loop(fleet, self.domain, inner, datasets_S, streams_S, steps, self.tell)
+        logs_S = inner_loop(
+            fleet, self.domain, inner, datasets_S, streams_S, steps, self.tell, self.spec.savings.flat_window
+        )
         # A student that never moved equals its baseline: its gain is 0 without asking.
         moved = [s for s, log in enumerate(logs_S) if log.updates]
         asked = [(s, p, streams_S[s].child("q_r", p.id)) for s in moved for p in questions]

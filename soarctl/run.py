@@ -165,6 +165,7 @@ class _Run:
                 stream=Stream((self.spec.seed, "outer", step)),
                 shelf=shelf,
                 tell=self.meter.tell,
+                seen=self.ledger.seen(before.stage) if self.spec.savings.reuse_overlap else (),
             )
             record = outer_step(self.spec, self.domain, self.reward, state, practice)
             measures = [self.domain.measure(problem) for problem in record.writing.questions]

@@ -160,6 +160,20 @@ class Promotion(Strict):
     """Start the average anew after a promotion: old rewards refer to the old baseline (row 23)."""
 
 
+class Savings(Strict):
+    """Ways to spend less that change the method, measured in docs/savings.md. All are off by default."""
+
+    flat_window: PositiveInt | None = None
+    """A student stops practising when its mean reward over this many inner steps is not above that of as many before.
+    Best is a whole number of epochs, which compares the same questions: dataset_size / batch_size steps each."""
+    race_from: Annotated[int, Field(ge=2)] | None = None
+    """Each dataset is practised by this many students at first, and by more, up to the reward's repeats, only while its
+    place in the ranking is within the noise of a neighbour's."""
+    reuse_overlap: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A dataset that shares this part of its questions, answers included, with an earlier one that was practised from
+    the same baseline takes over its gains, and one new student joins them. 1: the same questions."""
+
+
 class Filter(Strict):
     """fail@k: hard problems are those that the base model never solves."""
 
@@ -231,6 +245,7 @@ class Spec(Strict):
     teacher: Teacher = Teacher()
     inner: Inner = Inner()
     promotion: Promotion = Promotion()
+    savings: Savings = Savings()
     evaluation: Evaluation | None = Evaluation()
     """null skips the closing measurement."""
     checkpoints: Checkpoints = Checkpoints()

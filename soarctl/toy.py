@@ -51,6 +51,8 @@ class ToyDomain(Domain):
     """Skills per candidate problem."""
     each: int = 20
     """Candidate problems of each length."""
+    numbers: int = Field(default=10_000, ge=1)
+    """The number in a practice question counts modulo this. With 1 equal skills are equal questions."""
 
     def load(self) -> Sequence[Problem]:
         return [
@@ -69,7 +71,7 @@ class ToyDomain(Domain):
         skill, _, number = completion.partition(" #")
         if not _WRITTEN.fullmatch(completion):
             return Rejection("no skill", completion)
-        return self._problem([int(skill)], int(number))
+        return self._problem([int(skill)], int(number) % self.numbers)
 
     def grade(self, attempts: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         return [

@@ -10,7 +10,8 @@ import pytest
 from soarctl.api import DataError, Optimizer, Policy, Problem, Sampling, Stream
 from soarctl.events import silent
 from soarctl.practice import Baseline, Practice, Practised, batches, inner_loop, solve_rates
-from soarctl.spec import Spec
+from soarctl.savings import Seen
+from soarctl.spec import Savings, Spec
 from soarctl.testing import ToyDomain, ToyEngine
 
 DOMAIN = ToyDomain()
@@ -182,3 +183,47 @@ def test_sampling_is_what_the_spec_says() -> None:
     with pytest.raises(ValueError, match="mean requires at least one"):
         solve_rates(Listening(), DOMAIN, [(0, HELPFUL[0], Stream((1,)))], 0, SPEC.inner, silent)  # type: ignore[arg-type]
     assert draws == [Sampling(max_new_tokens=1024, temperature=0.0)]
+
+
+def test_a_student_whose_rewards_are_flat_stops_and_the_others_do_not_notice() -> None:
+    def logs(flat_window: int | None) -> Any:
+        engine = ToyEngine(2, (0.9, 0.9, 0.9, 0.3, 0.3))
+        fleet = engine.fleet([engine.start()] * 2, Optimizer(lr=2.0))
+        streams_S = [Stream(("flat", s)) for s in range(2)]
+        return inner_loop(fleet, DOMAIN, SPEC.inner, [HELPFUL, USELESS], streams_S, 9, silent, flat_window)
+
+    faithful, shorter = logs(None), logs(4)
+    assert [len(log.rewards) for log in faithful] == [9, 9]
+    assert [len(log.rewards) for log in shorter] == [9, 8]  # no reward at all: the second window is not above the first
+    assert shorter[0] == faithful[0]
+
+
+def saving(**savings: Any) -> Practice:
+    world = practice()
+    world.spec = SPEC.model_copy(update={"savings": Savings.model_validate(savings)})
+    return world
+
+
+def test_repeats_go_to_datasets_whose_ranking_is_undecided() -> None:
+    world, faithful = saving(race_from=3), practice()
+    hard = world.draw_hard(20)
+    datasets_G = [HELPFUL, USELESS, HELPFUL[:4], USELESS[:4]]
+    raced = world.practise(datasets_G, 6, hard, 16)
+    whole = faithful.practise(datasets_G, 6, hard, 16)
+    # What helps is far from what does not, and useless questions gain exactly nothing; between the two that help,
+    # it takes more than three students each to see which is the better one.
+    assert [len(students) for students in raced][1::2] == [3, 3]
+    assert 3 < len(raced[0]) == len(raced[2]) <= 6
+    for some, all_ in zip(raced, whole, strict=True):
+        assert [s.gain for s in some] == [s.gain for s in all_[: len(some)]]
+
+
+def test_a_dataset_that_was_seen_takes_over_its_gains_and_adds_one_student() -> None:
+    world, faithful = saving(reuse_overlap=1.0), practice()
+    world.seen = [Seen([(p.question, p.answer) for p in reversed(HELPFUL)], [0.5, 0.3])]
+    hard = world.draw_hard(20)
+    known, new = world.practise([HELPFUL, USELESS], 3, hard, 16)
+    [[measured, *_]] = faithful.practise([HELPFUL], 1, hard, 16)
+    assert [student.gain for student in known] == [pytest.approx((measured.gain + 0.5 + 0.3) / 3)]
+    assert known[0].policy is not None
+    assert len(new) == 3

@@ -115,6 +115,40 @@ def test_a_run_that_stops_and_is_resumed_ends_as_one_that_did_not(
     assert weights(tmp_path) == weights(whole)
 
 
+# Toy questions have one of five skills and a number that hardly ever comes twice; without the number they repeat.
+SAVING: dict[str, Any] = {
+    "savings": {"flat_window": 2, "race_from": 2, "reuse_overlap": 0.75},
+    "domain": {"plugin": "toy", "numbers": 1},
+}
+
+
+@pytest.mark.parametrize(("event", "count"), [("students", 2), ("students", 6), ("step", 3), ("inner_step", 11)])
+def test_a_run_that_saves_is_resumed_as_exactly(tmp_path: Path, event: str, count: int) -> None:
+    run(toy_run(**SAVING), tmp_path / "whole", silent)
+    with pytest.raises(Stop):
+        run(toy_run(**SAVING), tmp_path / "stopped", stop_at(event, count))
+    run(toy_run(**SAVING), tmp_path / "stopped", silent, resume=True)
+    assert content(tmp_path / "stopped") == content(tmp_path / "whole")
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+
+
+def test_a_run_that_saves_trains_fewer_students_for_fewer_steps(whole: Path, tmp_path: Path) -> None:
+    run(toy_run(**SAVING), tmp_path, silent)
+    repeats, steps = practised(whole)
+    assert (set(repeats), set(steps)) == ({3}, {6})
+    repeats, steps = practised(tmp_path)
+    assert set(repeats) == {1, 2}, "one new student where a dataset was seen, two where the ranking was decided then"
+    assert min(steps) < 6
+
+
+def practised(directory: Path) -> tuple[list[int], list[int]]:
+    """Students of each dataset, and inner steps of each student."""
+    with Ledger.open(directory, read_only=True) as ledger:
+        repeats = ledger.rows("SELECT COUNT(*) FROM students GROUP BY step, dataset")
+        steps = [len(json.loads(rewards)) for (rewards,) in ledger.rows("SELECT rewards FROM students")]
+    return [count for (count,) in repeats], steps
+
+
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(whole: Path, tmp_path: Path) -> None:
     # The signal itself, at moments spread over the run: nothing in Python gets to clean up.
     code = (

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import fmean
 from typing import Any
 
@@ -303,7 +304,11 @@ def _practice(ledger: Ledger) -> Figure | None:
     series = [
         Series(
             f"after {stage} promotions" if stage != 1 else "after 1 promotion",
-            [(i + 1, fmean(column)) for i, column in enumerate(zip(*by_stage[stage], strict=False))],
+            # Students whose practice ended early are missing in the last columns.
+            [
+                (i + 1, fmean(reward for reward in column if reward is not None))
+                for i, column in enumerate(zip_longest(*by_stage[stage]))
+            ],
             color,
         )
         for color, stage in enumerate(shown)
