@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 from soarctl import plugins
+from soarctl.alarms import judge
 from soarctl.api import Completion, Domain, Outcome, Problem, StepStats, Student, Verdict
 from soarctl.ledger import Filtered, Ledger
 from soarctl.practice import Attempt, PracticeLog, Practised
@@ -108,6 +109,7 @@ def _write_step(
         if promoted:
             ledger.put_baseline(stage + 1, step, promoted, "hash")
         ledger.put_step(record, window, [domain.measure(p) for p in questions])
+        ledger.put_alarms(step, judge(ledger))
         ledger.put_timing(step, "outer_step", 900.0, 16_000_000)
     return stage + (promoted is not None)
 

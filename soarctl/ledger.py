@@ -18,6 +18,7 @@ from soarctl.errors import RunError, disk_errors
 from soarctl.savings import Seen
 
 if TYPE_CHECKING:
+    from soarctl.alarms import Sign
     from soarctl.api import Problem
     from soarctl.practice import PracticeLog, Practised
     from soarctl.soar import StepRecord
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 FILE = "ledger.sqlite"
 STUDY_FILE = "study.sqlite"
+
+_OF_STEPS = ("steps", "rejections", "datasets", "questions", "students", "attempts", "alarms", "checkpoints")
 
 _SCHEMA = """
 CREATE TABLE facts (
@@ -100,6 +103,13 @@ CREATE TABLE timings (
 );
 """
 
+# Runs that began before there were alarms have no table for them; it is made when they are gone on with.
+_ALARMS = """
+CREATE TABLE IF NOT EXISTS alarms (                         -- one row for each sign that was seen after an outer step
+    step INTEGER NOT NULL, name TEXT NOT NULL, said TEXT NOT NULL, advice TEXT NOT NULL, PRIMARY KEY (step, name)
+) WITHOUT ROWID;
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
@@ -132,7 +142,7 @@ class Ledger:
         with disk_errors(aside), _database_errors(aside):
             aside.unlink(missing_ok=True)
             with closing(sqlite3.connect(aside, isolation_level=None)) as db:
-                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
+                db.executescript(f"BEGIN; {_SCHEMA} {_ALARMS} PRAGMA user_version = {SCHEMA_VERSION};")
                 cls(db, aside).set_facts(facts)
                 db.commit()
             aside.replace(directory / file)
@@ -169,7 +179,7 @@ class Ledger:
                     hint="install the soarctl that wrote it, named in its table `facts`; nothing was changed",
                 )
             if not read_only:
-                db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+                db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; {_ALARMS}")
         return cls(db, path)
 
     def close(self) -> None:
@@ -322,6 +332,10 @@ class Ledger:
                 ),
             )
 
+    def put_alarms(self, step: int, signs: Sequence["Sign"]) -> None:
+        """The signs that are seen after an outer step."""
+        self._put("alarms", ({"step": step, **asdict(sign)} for sign in signs))
+
     def put_checkpoint(self, step: int, weights: str) -> None:
         self._put("checkpoints", [{"step": step, "weights": weights}], replace=True)
 
@@ -371,7 +385,7 @@ class Ledger:
     def forget_after(self, step: int) -> None:
         """Removes every trace of the outer steps after `step`, and of the baselines they promoted."""
         with self.transaction():
-            for table in ("steps", "rejections", "datasets", "questions", "students", "attempts", "checkpoints"):
+            for table in _OF_STEPS:
                 self._db.execute(f"DELETE FROM {table} WHERE step > ?", (step,))
             self._db.execute("DELETE FROM baselines WHERE step > ?", (step,))
             self._db.execute("DELETE FROM baseline_rates WHERE stage NOT IN (SELECT stage FROM baselines)")
@@ -398,6 +412,12 @@ class Ledger:
         """The promotion window that the next outer step starts with."""
         rows = self.rows("SELECT window_after FROM steps ORDER BY step DESC LIMIT 1")
         return json.loads(rows[0][0]) if rows else []
+
+    def alarm_rows(self) -> list[Any]:
+        """Name, step, what was said and the advice of every recorded sign, in order of steps."""
+        if not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'alarms'"):
+            return []
+        return self.rows("SELECT name, step, said, advice FROM alarms ORDER BY step")
 
     def filtered(self) -> list[Filtered]:
         from soarctl.api import Problem  # 0.15 s of pydantic that `soarctl show` does not pay

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from soarctl.alarms import alarms, alarms_by_step, judge
 from soarctl.api import Domain, Engine, Problem, Prompt, Reward, Sampling, Stream
 from soarctl.errors import DataError, disk_errors
 from soarctl.events import Tell
@@ -63,7 +64,7 @@ def run(loaded: LoadedSpec, directory: Path, tell: Tell, *, resume: bool = False
         work.outer_loop(train)
         if loaded.spec.evaluation is not None:
             work.measure_held_out(test, loaded.spec.evaluation)
-        tell("finished", directory=str(directory))
+        tell("finished", directory=str(directory), alarms=[asdict(alarm) for alarm in alarms(ledger)])
 
 
 class Meter:
@@ -125,6 +126,7 @@ class _Run:
             steps=self.spec.outer.steps,
             tau=self.spec.promotion.tau,
             steps_done=self.ledger.steps_done,
+            alarms=alarms_by_step(self.ledger).get(self.ledger.steps_done, []),
         )
 
     def filter(self, problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
@@ -173,7 +175,11 @@ class _Run:
             shelf.clear()
             drop_old_teachers(self.directory, self.ledger, self.spec.checkpoints)
             seconds = self.meter.lap(step, "outer_step")
-            self.meter.tell("step", seconds=seconds, **_facts_of(record, measures, self.domain))
+            seen = alarms_by_step(self.ledger).get(step, [])
+            self.meter.tell("step", seconds=seconds, alarms=seen, **_facts_of(record, measures, self.domain))
+            for alarm in seen:
+                if alarm["step"] == step:
+                    self.meter.tell("alarm", **alarm)
 
     def _commit(
         self, record: StepRecord, before: Baseline, state: State, measures: Sequence[Mapping[str, float]]
@@ -186,6 +192,7 @@ class _Run:
             if promoted is not None:
                 self.ledger.put_baseline(state.baseline.stage, record.step, record.promoted, promoted)
             self.ledger.put_step(record, state.window, measures)
+            self.ledger.put_alarms(record.step, judge(self.ledger))
             self.ledger.put_checkpoint(record.step, weights)
 
     def _restore(self) -> State:

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from soarctl.alarms import alarms, alarms_by_step
 from soarctl.history import OuterStep, Overview, Progress, outer_steps, overview
 from soarctl.ledger import Ledger
 
@@ -38,17 +40,26 @@ class Follower:
             seconds = dict(
                 ledger.rows("SELECT step, SUM(seconds) FROM timings WHERE phase = 'outer_step' GROUP BY step")
             )
+            seen = alarms_by_step(ledger)
             for step in outer_steps(ledger)[self._shown :]:
-                self._shown = step.step
+                self._shown, held = step.step, seen.get(step.step, [])
                 yield "step_started", {"step": step.step, "stage": step.stage}
-                yield "step", _step(ledger, step) | {"seconds": seconds.get(step.step, 0.0)}
+                yield "step", _step(ledger, step) | {"seconds": seconds.get(step.step, 0.0), "alarms": held}
+                yield from (("alarm", alarm) for alarm in held if alarm["step"] == step.step)
             yield from self._now(ledger, run)
             for (arm,) in ledger.rows("SELECT DISTINCT arm FROM evaluations ORDER BY arm"):
                 if arm not in self._evaluated:
                     self._evaluated.add(arm)
                     yield "evaluated", {"arm": arm, "problems": run.test}
             if run.progress is not Progress.RUNNING:
-                yield "finished", {"directory": run.directory, "progress": run.progress.value}
+                yield (
+                    "finished",
+                    {
+                        "directory": run.directory,
+                        "progress": run.progress.value,
+                        "alarms": [asdict(alarm) for alarm in alarms(ledger)],
+                    },
+                )
 
     def _filter(self, ledger: Ledger, run: Overview) -> Iterator[Event]:
         if run.train and not self._halved:
@@ -94,6 +105,7 @@ def _started(run: Overview, ledger: Ledger) -> Event:
         "tau": run.tau,
         "steps_done": run.steps_done,
         "domain_facts": ledger.facts.get("domain", {}),
+        "alarms": [],
     }
 
 

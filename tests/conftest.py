@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from soarctl.alarms import judge
 from soarctl.api import Completion, Domain, Outcome, Policy, Problem, StepStats, Student, Verdict
 from soarctl.ledger import Filtered, Ledger
 from soarctl.plugins import load
@@ -109,6 +110,7 @@ class Scripted:
                 digest = save_baseline(self.directory, Baseline(policy, self.stage), step)
                 self.ledger.put_baseline(self.stage, step, promoted, digest)
             self.ledger.put_step(record, self.window, [self.domain.measure(p) for p in questions])
+            self.ledger.put_alarms(step, judge(self.ledger))
             self.ledger.put_checkpoint(step, f"hash of step {step}")
             self.ledger.put_timing(step, "outer_step", 2.0, 480)
 

@@ -40,7 +40,7 @@ def test_a_follower_tells_each_step_once_and_as_the_run_did(tmp_path: Path) -> N
 def test_a_finished_run_is_told_whole(small_run: Path) -> None:
     events = list(Follower(small_run).events())
     assert [name for name, _ in events].count("step") == 4
-    assert events[-1] == ("finished", {"directory": str(small_run), "progress": "finished"})
+    assert events[-1] == ("finished", {"directory": str(small_run), "progress": "finished", "alarms": []})
 
 
 def test_a_run_at_work_goes_on(small_run: Path) -> None:

@@ -37,7 +37,7 @@ def run(
 
 def _say_what_came_of_it(directory: Path) -> None:
     from soarctl.alarms import alarms
-    from soarctl.cli.show import print_held_out
+    from soarctl.cli.show import print_alarms, print_held_out
     from soarctl.held_out import held_out_table
     from soarctl.ledger import Ledger
 
@@ -49,7 +49,6 @@ def _say_what_came_of_it(directory: Path) -> None:
     print(f"promoted after outer step {promotions}" if stages else "no student was promoted")
     if arms:
         print_held_out(arms)
-    for alarm in signs:
-        print(f"{alarm.name}: {alarm.said}. Try {alarm.advice}.")
+    print_alarms(signs)
     print()
     print(f"soarctl promote --inspect {directory}    # the questions that made the difference")

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -73,6 +73,8 @@ def describe(event: str, facts: Mapping[str, Any]) -> str | None:
             )
         case "evaluated":
             return f"{facts['arm']}: measured on {facts['problems']} held-out problems"
+        case "alarm":
+            return f"alarm after step {facts['step']}: {facts['name']}: {facts['said']}. Try {facts['advice']}."
         case "warning":
             return f"warning: {facts['text']}"
         case _:
@@ -93,6 +95,7 @@ class LiveView:
 
         self._run: dict[str, Any] = {}
         self._doing = "loading the model"
+        self._alarms: Sequence[Mapping[str, Any]] = ()
         self._steps = deque[dict[str, Any]](maxlen=_STEPS_SHOWN)
         self._seconds = list[float]()
         self._tokens = deque[tuple[float, int]]([(time.monotonic(), 0)], maxlen=64)
@@ -116,7 +119,7 @@ class LiveView:
             self._tokens.append((time.monotonic(), facts["tokens"]))
         match event:
             case "started":
-                self._run = facts
+                self._run, self._alarms = facts, facts["alarms"]
             case "filter":
                 self._doing = f"filter: {facts['done']}/{facts['of']} problems, {facts['hard']} never solved"
             case "filtered":
@@ -137,6 +140,7 @@ class LiveView:
             case "step":
                 self._steps.append(facts)
                 self._seconds.append(facts["seconds"])
+                self._alarms = facts["alarms"]
             case "evaluated":
                 self._doing = f"measured {facts['arm']} on {facts['problems']} held-out problems"
             case "finished":
@@ -151,6 +155,7 @@ class LiveView:
         from rich.text import Text
 
         parts: list[RenderableType] = [self._header(), Text(f"{self._doing}{self._rate()}", style="bold")]
+        parts += [_alarm_line(alarm) for alarm in self._alarms]
         if self._steps:
             parts += [Text(), self._table(), Text(), *self._questions()]
         return Group(*parts)
@@ -212,6 +217,13 @@ class LiveView:
             text.append(f"  {verdict}", style=style)
             lines.append(text)
         return lines
+
+
+def _alarm_line(alarm: Mapping[str, Any]) -> "RenderableType":
+    from rich.text import Text
+
+    text = Text(f"{alarm['name']}", style="bold red")
+    return text.append(f" since step {alarm['step']}: {alarm['said']}. Try {alarm['advice']}.", style="not bold")
 
 
 def _measure(name: str) -> "Callable[[Mapping[str, Any]], str]":

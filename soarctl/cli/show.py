@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from soarctl.alarms import Alarm
     from soarctl.held_out import Arm
     from soarctl.history import OuterStep, Overview
 
@@ -16,11 +17,12 @@ def show(directory: Path | None, *, as_json: bool) -> None:
     Raises:
         RunError: it cannot be read.
     """
+    from soarctl.alarms import alarms
     from soarctl.history import outer_steps, overview
     from soarctl.runs import open_run
 
     with open_run(directory) as ledger:
-        run, steps = overview(ledger), outer_steps(ledger)
+        run, steps, signs = overview(ledger), outer_steps(ledger), alarms(ledger)
         arms: list[Arm] = []
         if ledger.rows("SELECT 1 FROM evaluations LIMIT 1"):
             from soarctl.held_out import held_out_table  # numpy, which a run in progress does not need
@@ -29,13 +31,20 @@ def show(directory: Path | None, *, as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
-        facts = asdict(run) | {"outer_steps": [asdict(s) for s in steps], "held_out": [asdict(arm) for arm in arms]}
+        facts = asdict(run) | {
+            "outer_steps": [asdict(step) for step in steps],
+            "held_out": [asdict(arm) for arm in arms],
+            "alarms": [asdict(alarm) for alarm in signs],
+        }
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     print_overview(run)
     if steps:
         print()
         print_steps(run, steps)
+    if signs:
+        print()
+        print_alarms(signs)
     if arms:
         print()
         print_held_out(arms)
@@ -79,6 +88,12 @@ def print_steps(run: "Overview", steps: Sequence["OuterStep"]) -> None:
             for step in steps
         ],
     )
+
+
+def print_alarms(signs: Sequence["Alarm"]) -> None:
+    """One line per alarm, those that hold now first."""
+    for alarm in signs:
+        print(f"alarm: {alarm.text}")
 
 
 def print_held_out(arms: Sequence["Arm"]) -> None:

@@ -3,10 +3,6 @@
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from soarctl.alarms import Alarm
 
 
 def watch(directory: Path | None, *, once: bool, every: float, as_json: bool) -> None:
@@ -22,7 +18,6 @@ def watch(directory: Path | None, *, once: bool, every: float, as_json: bool) ->
     place = directory or newest()
     follower = Follower(place)
     view = JsonLines() if as_json else LiveView() if sys.stdout.isatty() and not once else PlainLines()
-    told: set[str] = set()
     try:
         with view:
             progress = None
@@ -32,10 +27,6 @@ def watch(directory: Path | None, *, once: bool, every: float, as_json: bool) ->
                     view.tell(event, **facts)
                     ended = event == "finished"
                     progress = facts.get("progress")
-                for alarm in _alarms(place):
-                    if alarm.name not in told:
-                        told.add(alarm.name)
-                        view.tell("warning", text=f"{alarm.name}: {alarm.said}. Try {alarm.advice}.")
                 if ended or once:
                     break
                 time.sleep(every)
@@ -43,11 +34,3 @@ def watch(directory: Path | None, *, once: bool, every: float, as_json: bool) ->
             print(f"nobody works in {place}: `soarctl run SPEC --out {place} --resume` goes on")
     except KeyboardInterrupt:
         return  # who watches has seen enough; the run goes on
-
-
-def _alarms(directory: Path) -> "list[Alarm]":
-    from soarctl.alarms import alarms
-    from soarctl.ledger import Ledger
-
-    with Ledger.open(directory, read_only=True) as ledger:
-        return alarms(ledger)

@@ -33,7 +33,7 @@ def test_watch_gives_alarms_with_advice(
 ) -> None:
     run = write_run(tmp_path / "run", gains=[[[0.0] * 3] * 2] * 10)
     out = soarctl("watch", str(run), "--once").out
-    assert "warning: zero-gain streak: no dataset gained anything in the last 10 outer steps. Try more " in out
+    assert "alarm after step 10: zero-gain streak: no dataset gained anything in the last 10 outer steps. " in out
 
 
 def test_analyze_prints_funnel_correctness_and_leaks(small_run: Path, soarctl: Callable[..., Any]) -> None:

@@ -23,6 +23,7 @@ STEP: dict[str, Any] = {
     "rejections": {"no equals sign": 8},
     "teacher": {},
     "measures": {"half_known": 0.5},
+    "alarms": [],
     "seconds": 7.25,
     "questions": [
         {"dataset": 0, "question": "CAT | up", "answer": "DBU", "solution": "DBU"},
@@ -38,7 +39,9 @@ STARTED: dict[str, Any] = {
     "steps": 5,
     "tau": 0.01,
     "steps_done": 0,
+    "alarms": [],
 }
+ALARM = {"step": 2, "name": "equal rewards", "said": "all the same", "advice": "more of [it]"}
 
 
 def test_a_pipe_gets_one_line_for_each_finished_thing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,12 +50,14 @@ def test_a_pipe_gets_one_line_for_each_finished_thing(capsys: pytest.CaptureFixt
         view.tell("filtered", problems=40, train=7, test=8, samples=999)
         view.tell("inner_step", inner_step=1, inner_steps=2, reward=0.5, tokens=100)
         view.tell("step", **STEP)
+        view.tell("alarm", **ALARM)
         view.tell("warning", text="mind the gap")
     assert capsys.readouterr().out == (
         "toy: 5 outer steps in runs/toy, sandbox: landlock\n"
         "hard problems: 7 to learn from, 8 held out, of 40\n"
         "step 2: rewards +0.050 -0.025, mean +0.0125, moving average +0.0200, half known 0.50, 7.2 s"
         "  promoted a student\n"
+        "alarm after step 2: equal rewards: all the same. Try more of [it].\n"
         "warning: mind the gap\n"
     )
 
@@ -79,12 +84,14 @@ def test_the_live_view_shows_the_steps_and_marks_right_and_wrong_answers(
         view.tell("step_started", step=2, stage=0)
         view.tell("inner_step", inner_step=1, inner_steps=2, reward=0.5, tokens=100)
         view.tell("students", finished=4, of=8, gains=[0.0])
-        view.tell("step", **STEP)
-        view.tell("finished", directory="runs/toy")
+        view.tell("step", **STEP | {"alarms": [ALARM]})
+        view.tell("alarm", **ALARM)
+        view.tell("finished", directory="runs/toy", alarms=[])
     shown = screen.getvalue()
     assert "7 hard problems + 8 held out" in " ".join(shown.split())
     assert "promoted" in shown
     assert ("half known" in shown) == ("80 %" in shown) == (width == 120)
+    assert "equal rewards since step 2: all the same. Try more of [it]." in " ".join(shown.split())
     assert "CAT | up  answer DBU  right" in shown
     assert "[bold]CAT | down  answer AAA  wrong: BZS" in shown, "model output is text, never markup"
 
