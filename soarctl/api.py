@@ -1,7 +1,8 @@
-"""Domain, Reward, Trainer and the values they exchange: all that a plug-in may import from soarctl.
+"""Domain, Reward, Trainer, Sampler and the values they exchange: all that a plug-in may import from soarctl.
 
 A plug-in is a frozen pydantic class whose fields are its options in the YAML, registered as an entry point in one of
-the groups `soarctl.domains`, `soarctl.rewards`, `soarctl.trainers`. Constructing one is cheap; the methods do the work.
+the groups `soarctl.domains`, `soarctl.rewards`, `soarctl.trainers`, `soarctl.samplers`. Constructing one is cheap; the
+methods do the work.
 
 Axes in names: `G` datasets of a step, `N` questions of a dataset, `R` repeats (students of a dataset), `K` samples of a
 problem, `S` policies of a fleet, `B` sequences, `T` tokens.
@@ -18,16 +19,19 @@ from typing import Any, Literal, Protocol
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from soarctl.errors import DataError, ModelError, PluginError, SoarError
+from soarctl.errors import DataError, ModelError, PluginError, SamplerError, SoarError
 from soarctl.streams import Stream
 
 __all__ = [
+    "AdapterShape",
     "Completion",
+    "Continuation",
     "DataError",
     "Domain",
     "Engine",
     "Fleet",
     "GradedSample",
+    "InferenceEngine",
     "ModelError",
     "Optimizer",
     "Outcome",
@@ -37,10 +41,14 @@ __all__ = [
     "Problem",
     "Prompt",
     "Rejection",
+    "Request",
     "Reward",
     "RewardContext",
+    "Sampler",
+    "SamplerError",
     "Sampling",
     "Scores",
+    "Served",
     "SoarError",
     "Split",
     "StepStats",
@@ -373,6 +381,108 @@ class Trainer(Plugin, ABC):
         Raises:
             ModelError: it cannot be loaded, or the trainer cannot work with it.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterShape:
+    """What the LoRA adapters of a trainer have in common: y = W x + alpha / rank * B A x."""
+
+    rank: int
+    alpha: float
+    layers: tuple[str, ...]
+    """Names of the linear layers, as in the model; a policy holds `<layer>.lora_A` and `<layer>.lora_B` of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A trainer's base model and policies, as an inference engine needs to know them."""
+
+    directory: Path
+    """Configuration, weights as safetensors, and tokenizer."""
+    trust_remote_code: bool
+    dtype: str
+    """Of the frozen weights: "float32", "bfloat16" or "float16"."""
+    device: str
+    """Type of the trainer's device: "cpu", "cuda"."""
+    max_length: int
+    """Positions that the model has."""
+    eos_ids: tuple[int, ...]
+    """Tokens that end a sample; it contains the one that ended it."""
+    adapter: AdapterShape
+    width: int
+    """Policies that will usually be sampled from together."""
+    seed: int
+    """Of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request for `samples` continuations of a prompt that is in tokens already."""
+
+    policy: str
+    """A name that `InferenceEngine.update` gave to weights."""
+    prompt_ids: tuple[int, ...]
+    samples: int
+    max_new_tokens: int
+    """At least 1; the prompt and these fit into `Served.max_length`."""
+    seed: int
+    """Below 2**53. Decides the samples, as far as the engine lets one number do that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What an engine sampled. Its caller finds stop strings and makes text of it."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """As in `Completion`."""
+
+
+class InferenceEngine(ABC):
+    """A base model that another program holds, and the policies on it that it was sent."""
+
+    @abstractmethod
+    def update(self, added: Mapping[str, Policy], removed: Sequence[str]) -> None:
+        """Takes up new policies and forgets others. No sample is under way while it works.
+
+        Args:
+            added: by names that were never used before, so nothing that was computed for an old name fits a new one.
+            removed: names that no request will use again.
+        """
+
+    @abstractmethod
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Continuation]]:
+        """`samples` continuations for each request, in order; requests of several policies stand side by side.
+
+        A sample ends with the first of `Served.eos_ids` or when it has `max_new_tokens`. It may end with a stop
+        string, or go on beyond it.
+
+        Args:
+            requests: of policies that `update` made known.
+            sampling: temperature, top_p and stop strings. Its `max_new_tokens` is not looked at.
+
+        Raises:
+            SamplerError: the engine failed.
+        """
+
+
+class Sampler(Plugin, ABC):
+    """Where completions come from: the trainer's own model, or an inference engine that is sent the policies."""
+
+    @abstractmethod
+    def attach(self, model: Served) -> InferenceEngine | None:
+        """Starts the engine, or finds it. Called once, before the first completion is sampled.
+
+        Returns:
+            None where the trainer is to sample by itself.
+
+        Raises:
+            SamplerError: the engine is not installed, cannot be reached, or cannot serve such a model.
+        """
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a ledger should say about it: the version of a library, say. Plain JSON. May be overridden."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from soarctl import __version__, plugins
-from soarctl.api import Domain, Reward, Trainer
+from soarctl.api import Trainer
 from soarctl.errors import PluginError, RunError
 from soarctl.history import Progress, overview
 from soarctl.runs import ROOT, newest, open_run
@@ -115,7 +115,7 @@ def _plugins(deep: bool) -> list[Finding]:
     findings: list[Finding] = []
     for plugin in plugins.describe():
         problem = plugin.problem
-        kind = {"domain": Domain, "reward": Reward, "trainer": Trainer}[plugin.kind]
+        kind = next(kind for kind in plugins.GROUPS if plugins.section(kind) == plugin.kind)
         # Trainers may import torch.
         if problem is None and (deep or kind is not Trainer):
             try:

@@ -36,7 +36,7 @@ class SpecError(SoarError):
 
 
 class PluginError(SoarError):
-    """A domain, reward or trainer is unknown, broken, or stands twice under one name."""
+    """A domain, reward, trainer or sampler is unknown, broken, or stands twice under one name."""
 
 
 class DataError(SoarError):
@@ -45,6 +45,10 @@ class DataError(SoarError):
 
 class ModelError(SoarError):
     """A model or tokenizer cannot be loaded, or does not fit what the spec asks of it."""
+
+
+class SamplerError(SoarError):
+    """An inference engine cannot be used, failed, or serves other weights than the trainer holds."""
 
 
 class RunError(SoarError):

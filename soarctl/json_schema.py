@@ -4,7 +4,7 @@ from typing import Any
 
 from soarctl import plugins
 from soarctl.errors import PluginError
-from soarctl.spec import Spec
+from soarctl.spec import PluginSection, Spec
 
 
 def spec_schema() -> dict[str, Any]:
@@ -42,4 +42,12 @@ def plugin_schema(plugin: str) -> dict[str, Any]:
         raise PluginError(
             f"expected KIND:NAME, found {plugin}", at="--plugin", hint=f"KIND is one of {', '.join(kinds)}"
         )
-    return plugins.load_class(kinds[kind], name).model_json_schema()
+    found = plugins.load_class(kinds[kind], name)
+    schema = found.model_json_schema()
+    for field, inner in plugins.inner_kinds(found).items():
+        schema["$defs"].pop(inner.__name__)
+        schema["properties"][field] = {
+            "description": schema["properties"][field]["description"],
+            "anyOf": [{"type": "string"}, PluginSection.model_json_schema()],
+        }
+    return schema

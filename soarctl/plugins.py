@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, cast
 
+from pydantic import ConfigDict
 from stevedore.driver import DriverManager
 
-from soarctl.api import Domain, Plugin, Reward, Trainer
+from soarctl.api import Domain, Plugin, Reward, Sampler, Trainer
 from soarctl.errors import PluginError, SoarError
 from soarctl.validation import Locate, nearest, validate
 
@@ -19,6 +20,7 @@ GROUPS: Mapping[type[Plugin], str] = {
     Domain: "soarctl.domains",
     Reward: "soarctl.rewards",
     Trainer: "soarctl.trainers",
+    Sampler: "soarctl.samplers",
 }
 
 P = TypeVar("P", bound=Plugin)
@@ -39,15 +41,17 @@ class Installed:
 
 
 def section(kind: type[Plugin]) -> str:
-    """What a kind is called, which is also the section of the spec that names it: "domain"."""
+    """What a kind is called, which is also the section that names it: "domain", and "sampler" within "trainer"."""
     return kind.__name__.lower()
 
 
 def load(kind: type[P], name: str, options: Mapping[str, Any], *, at: Locate | str = "") -> P:
     """A plug-in with its options. Cheap: what it does at length it does in its own `load`.
 
+    A plug-in may have another one: a field of the type `Sampler` is a section that names a sampler.
+
     Args:
-        kind: Domain, Reward or Trainer.
+        kind: Domain, Reward, Trainer or Sampler.
         name: as in the spec.
         options: the other keys of the section.
         at: where a key stands (`LoadedSpec.at`), or how errors call the section; by its kind if nothing is given.
@@ -60,8 +64,14 @@ def load(kind: type[P], name: str, options: Mapping[str, Any], *, at: Locate | s
     locate = _called(at or here, here) if isinstance(at, str) else at
     found = _find(kind, name, locate(f"{here}.plugin"))
     plugin = _import(kind, found, locate(f"{here}.plugin"))
+    inner = {
+        name: _load_inner(inner_kind, name, options[name], lambda key: locate(f"{here}.{key}"))
+        for name, inner_kind in inner_kinds(plugin).items()
+        if name in options
+    }
+    own = {name: value for name, value in options.items() if name not in inner}
     try:
-        return validate(plugin, options, locate(here), locate, under=(here,))
+        return validate(plugin, own, locate(here), locate, under=(here,)).model_copy(update=inner)
     except SoarError:
         raise
     except Exception as error:  # the boundary around a plug-in: its validators may raise anything
@@ -70,6 +80,21 @@ def load(kind: type[P], name: str, options: Mapping[str, Any], *, at: Locate | s
             at=locate(here),
             hint=f"it is {found.value} of {_origin(found)}",
         ) from error
+
+
+def inner_kinds(plugin: type[Plugin]) -> dict[str, type[Plugin]]:
+    """The fields of a plug-in that hold another plug-in, with the kinds of those."""
+    return {name: kind for name, field in plugin.model_fields.items() for kind in GROUPS if field.annotation is kind}
+
+
+def options_of(plugin: Plugin) -> dict[str, Any]:
+    """All options of a plug-in, defaults included, as a spec would have them."""
+    # By alias and without computed fields: what the plug-in reads back as itself.
+    options = plugin.model_dump(mode="json", by_alias=True, round_trip=True)
+    for name, kind in inner_kinds(type(plugin)).items():
+        inner: Plugin = getattr(plugin, name)
+        options[name] = {"plugin": _name(kind, type(inner)), **options_of(inner)}
+    return options
 
 
 def load_class(kind: type[P], name: str) -> type[P]:
@@ -94,6 +119,29 @@ def describe(*, check: bool = False) -> list[Installed]:
 def origin(kind: type[Plugin], name: str) -> str:
     """Name and version of the package that a plug-in comes from: "soarctl 0.1.0"."""
     return _origin(_find(kind, name, f"{section(kind)}.plugin"))
+
+
+class _Section(Plugin):
+    """A section that names a plug-in, with the options of that beside the name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    plugin: str
+
+
+def _load_inner(kind: type[P], name: str, written: Any, locate: Locate) -> P:
+    values = written if isinstance(written, dict) else {"plugin": written}
+    chosen = validate(_Section, values, locate(name), locate, under=(name,))
+    return load(kind, chosen.plugin, {key: value for key, value in values.items() if key != "plugin"}, at=locate)
+
+
+def _name(kind: type[Plugin], plugin: type[Plugin]) -> str:
+    """Under which name a class is installed."""
+    target = f"{plugin.__module__}:{plugin.__qualname__}"
+    found = [each.name for each in _installed(kind) if each.value.replace(" ", "") == target]
+    if not found:
+        raise PluginError(f"{target} is not installed as a {section(kind)}", hint=f"it needs a name in {GROUPS[kind]}")
+    return found[0]
 
 
 class _Driver(DriverManager[Any]):

@@ -310,7 +310,7 @@ def _resolve(tree: Located, source: str) -> _Resolved:
         problems.sort(key=lambda problem: as_written.get(problem.at or "", -1))
         raise problems[0] if len(problems) == 1 else SpecProblems(problems, source)
     full = {plugins.section(kind): made for kind, made in ((Domain, domain), (Reward, reward), (Trainer, trainer))}
-    sections = {name: {"plugin": getattr(spec, name).plugin, **_options(made)} for name, made in full.items()}
+    sections = {name: {"plugin": getattr(spec, name).plugin, **plugins.options_of(made)} for name, made in full.items()}
     return _Resolved(Spec.model_validate(spec.model_dump() | sections), domain, reward, trainer)
 
 
@@ -321,11 +321,6 @@ def _section(values: Mapping[str, Any], name: str, spec: Spec | None) -> tuple[s
         return None
     plugin = written.get("plugin", getattr(spec, name).plugin if spec else None)
     return (plugin, {k: v for k, v in written.items() if k != "plugin"}) if isinstance(plugin, str) else None
-
-
-def _options(plugin: Plugin) -> dict[str, Any]:
-    # By alias and without computed fields: what the plug-in reads back as itself.
-    return plugin.model_dump(mode="json", by_alias=True, round_trip=True)
 
 
 def _places(tree: Located) -> dict[str, Place]:

@@ -94,7 +94,7 @@ def plugins(
     check: Annotated[bool, typer.Option("--check", help="Import each one, to see whether it can be.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the installed domains, rewards and trainers."""
+    """List the installed domains, rewards, trainers and samplers."""
     from soarctl.cli.plugins import plugins
 
     plugins(check=check, as_json=as_json)

@@ -86,7 +86,7 @@ def is_number(value: object) -> bool:
 
 def strict_options(plugin: Any) -> Iterator[str]:
     """What is wrong with how a plug-in takes its options."""
-    options = plugin.model_dump()
+    options = dict(plugin)
     again = type(plugin).model_validate(options)
     if again != plugin:
         yield f"made again from its own options {shown(options)} it is another one"

@@ -6,9 +6,10 @@ Options only, and no torch, so that specs are checked in an instant; `engine` do
 import os
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny
 
-from soarctl.api import Engine, ModelSource, Trainer
+from soarctl.api import Engine, ModelSource, Sampler, Trainer
+from soarctl.trainers.decoder import DecoderSampler
 
 
 class AccelerateTrainer(Trainer):
@@ -38,6 +39,14 @@ class AccelerateTrainer(Trainer):
     """Most sequences sampled at once; halved when memory runs out."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     """Implementation of attention in transformers. `auto`: sdpa where the architecture has it."""
+    sampler: SerializeAsAny[Sampler] = DecoderSampler()
+    """Where completions come from: a plug-in with its options. `decoder`: this trainer's own model."""
+    max_logprob_gap: PositiveFloat | None = None
+    """The run stops where an inference engine's log-probs are further than this from the trainer's, on average over
+    the tokens of a policy's canary. By default 0.001 where the frozen weights are float32, and else 0.05."""
+    importance_cap: PositiveFloat | None = None
+    """Weigh each token of the policy gradient by min(cap, trainer's probability / sampler's): truncated importance
+    sampling, for a sampler that rounds otherwise than the trainer. By default all tokens count alike."""
 
     def load(self, model: ModelSource, seed: int) -> Engine:
         # Threads that wait for each other by spinning cost a busy machine twenty times the time, and a quiet one saves

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from soarctl.api import Completion, ModelError, Prompt, Sampling
 from soarctl.trainers.decode_batch import DecodeBatch, Row, Sampled
+from soarctl.trainers.encoding import encode
 from soarctl.trainers.forward import Forward
 from soarctl.trainers.stops import StopFinder
 
@@ -43,7 +44,8 @@ class Decoder:
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, serve: Serve) -> list[list[Completion]]:
         """As `Fleet.sample`."""
-        ids = {text: self._encode(text) for text in {prompt.text: None for prompt in prompts}}
+        texts = {prompt.text: None for prompt in prompts}
+        ids = {text: encode(self._tokenizer, text, chat_template=self._chat_template) for text in texts}
         finder = StopFinder(self._tokenizer, sampling.stop)
         sampled = self._run(self._rows(prompts, ids, sampling), sampling, finder, serve)
         # A prompt that fills the model has empty completions: wrong answers, not the end of a run.
@@ -53,16 +55,6 @@ class Decoder:
             [_completion(ids[prompt.text], sampled.get((i, k), nothing), text) for k in range(prompt.samples)]
             for i, prompt in enumerate(prompts)
         ]
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        if self._chat_template:
-            turn = [{"role": "user", "content": text}]
-            text = str(self._tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
-        # A chat template writes its own special tokens.
-        ids = self._tokenizer.encode(text, add_special_tokens=not self._chat_template)
-        if not ids:
-            raise ModelError(f"the tokenizer makes no token of the prompt {text!r}")
-        return tuple(ids)
 
     def _rows(
         self, prompts: Sequence[Prompt], ids: Mapping[str, tuple[int, ...]], sampling: Sampling

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from soarctl.api import Engine, Fleet, ModelError, ModelSource, Optimizer, Policy
+from soarctl.api import AdapterShape, Engine, Fleet, ModelError, ModelSource, Optimizer, Policy, Served
 from soarctl.trainers import model_source
 from soarctl.trainers.accelerate import AccelerateTrainer
 from soarctl.trainers.decode import Decoder
@@ -20,6 +21,7 @@ from soarctl.trainers.fleet_weights import AdapterLayout
 from soarctl.trainers.forward import Forward
 from soarctl.trainers.model_source import BaseModel
 from soarctl.trainers.policy_gradient import PolicyGradient
+from soarctl.trainers.shipped import Shipped
 
 
 def load(trainer: AccelerateTrainer, model: ModelSource, seed: int) -> "AccelerateEngine":
@@ -65,8 +67,38 @@ class AccelerateEngine(Engine):
             chat_template=source.chat_template,
         )
         tokens = trainer.micro_batch_tokens or (2048 if accelerator.device.type == "cpu" else 16384)
-        gradient = PolicyGradient(forward, layout, tokens=tokens, autocast=autocast)
-        self.machinery = Machinery(forward, layout, decoder, gradient, autocast)
+        gradient = PolicyGradient(
+            forward, layout, tokens=tokens, autocast=autocast, importance_cap=trainer.importance_cap
+        )
+        # Not before it is needed: a policy is exported without an inference engine.
+        self.machinery = Machinery(forward, layout, decoder, cache(self._attach), gradient, autocast)
+
+    def _attach(self) -> Shipped | None:
+        trainer, base, machinery = self._trainer, self._base, self.machinery
+        shape = AdapterShape(trainer.rank, trainer.alpha, tuple(machinery.layout.layers))
+        served = Served(
+            directory=base.directory,
+            trust_remote_code=self._source.trust_remote_code,
+            dtype=str(base.model.dtype).removeprefix("torch."),
+            device=machinery.forward.device.type,
+            max_length=machinery.forward.max_length,
+            eos_ids=tuple(base.eos_ids()),
+            adapter=shape,
+            width=trainer.width,
+            seed=self._seed,
+        )
+        engine = trainer.sampler.attach(served)
+        if engine is None:
+            return None
+        exact = served.dtype == "float32" and trainer.mixed_precision == "no"
+        return Shipped(
+            engine,
+            base.tokenizer,
+            served.eos_ids,
+            max_length=served.max_length,
+            chat_template=self._source.chat_template,
+            max_gap=trainer.max_logprob_gap or (0.001 if exact else 0.05),
+        )
 
     @property
     def width(self) -> int:
@@ -87,6 +119,7 @@ class AccelerateEngine(Engine):
             "mixed_precision": self._trainer.mixed_precision,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
+            "sampler": dict(self._trainer.sampler.facts()),
         }
 
     def start(self) -> Policy:

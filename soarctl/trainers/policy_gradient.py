@@ -45,8 +45,10 @@ class PolicyGradient:
         *,
         tokens: int,
         autocast: Callable[[], AbstractContextManager[None]],
+        importance_cap: float | None = None,
     ) -> None:
         self._forward, self._layout, self._tokens, self._autocast = forward, layout, tokens, autocast
+        self._importance_cap = importance_cap
 
     def __call__(self, weights_S_P: Tensor, trees_S: Sequence[Sequence[Tree]], options: Optimizer) -> Gradients:
         """The gradient of each policy's loss, all micro-batches together."""
@@ -77,7 +79,7 @@ class PolicyGradient:
             with torch.no_grad():
                 reference_M = self._log_probs({}, table, options)
             k3_M = k3(logprobs_M, reference_M)
-        loss = table.reward_weight_M @ logprobs_M + table.kl_weight_M @ k3_M
+        loss = self._importance(logprobs_M, table) @ logprobs_M + table.kl_weight_M @ k3_M
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         totals_by_name = self._layout.views(totals.gradients_S_P)
         for name, gradient in zip(leaves, gradients, strict=True):
@@ -86,6 +88,17 @@ class PolicyGradient:
         sums = ((totals.tokens_S, 1.0), (totals.kl_S, k3_M.detach()), (totals.gap_S, gap_M))
         for total_S, values_M in sums:
             total_S[policies] += total_S.new_zeros(len(batch)).index_add(0, table.policy_M, values_M * table.samples_M)
+
+    def _importance(self, logprobs_M: Tensor, table: Tables) -> Tensor:
+        """reward_weight_M, multiplied with min(cap, trainer's probability / sampler's) where there is a cap.
+
+        Source: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training": truncated
+        importance sampling.
+        """
+        if self._importance_cap is None:
+            return table.reward_weight_M
+        ratio_M = (logprobs_M.detach() - table.sampler_M).exp()
+        return table.reward_weight_M * ratio_M.clamp(max=self._importance_cap)
 
     def _log_probs(self, leaves: Mapping[str, Tensor], table: Tables, options: Optimizer) -> Tensor:
         """logprobs_M of the predicted tokens; of the base model where there are no adapters."""

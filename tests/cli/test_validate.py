@@ -87,8 +87,8 @@ def test_schema_prints_the_options_of_a_plug_in(soarctl: Any) -> None:
 @pytest.mark.parametrize(
     ("plugin", "message"),
     [
-        ("letters", "--plugin: expected KIND:NAME, found letters\n  KIND is one of domain, reward, trainer"),
-        ("sampler:x", "--plugin: expected KIND:NAME, found sampler:x\n  KIND is one of domain, reward, trainer"),
+        ("letters", "--plugin: expected KIND:NAME, found letters\n  KIND is one of domain, reward, trainer, sampler"),
+        ("grader:x", "--plugin: expected KIND:NAME, found grader:x\n  KIND is one of domain, reward, trainer, sampler"),
         ("domain:letter", 'domain.plugin: no domain is called "letter"\n  did you mean "letters"?'),
     ],
 )

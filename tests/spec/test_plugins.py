@@ -151,3 +151,40 @@ def test_stevedore_says_nothing(install: Install, caplog: pytest.LogCaptureFixtu
     error("broken")
     error("nobody")
     assert caplog.messages == []
+
+
+def sampler_error(sampler: object) -> str:
+    with pytest.raises(SoarError) as caught:
+        plugins.load(Trainer, "accelerate", {"sampler": sampler})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("sampler", ["decoder", {"plugin": "decoder"}])
+def test_a_plug_in_may_have_another_one_named_with_its_options_or_alone(sampler: object) -> None:
+    trainer = plugins.load(Trainer, "accelerate", {"sampler": sampler, "rank": 3})
+    assert trainer == plugins.load(Trainer, "accelerate", {"rank": 3})
+    assert plugins.options_of(trainer)["sampler"] == {"plugin": "decoder"}
+
+
+def test_an_inner_plug_in_is_refused_where_it_stands() -> None:
+    assert sampler_error("decodr") == (
+        'trainer.sampler.plugin: no sampler is called "decodr"\n  did you mean "decoder"?'
+    )
+    assert sampler_error({"plugin": "decoder", "fast": True}) == (
+        "trainer.sampler.fast: unknown key\n  it has no options"
+    )
+    assert sampler_error({"fast": True}) == "trainer.sampler.plugin: missing"
+    assert sampler_error([1]) == "trainer.sampler.plugin: expected text, found [1]"
+
+
+def test_the_options_of_an_inner_plug_in_are_written_with_its_name(install: Install) -> None:
+    source = (
+        "from soarctl.api import Sampler\n"
+        "class Fast(Sampler):\n"
+        "    speed: int = 9\n"
+        "    def attach(self, model): return None\n"
+    )
+    install("soarctl-fast", "soarctl_fast", source, {"soarctl.samplers": {"fast": "soarctl_fast:Fast"}})
+    options = plugins.options_of(plugins.load(Trainer, "accelerate", {"sampler": "fast"}))
+    assert options["sampler"] == {"plugin": "fast", "speed": 9}
+    assert plugins.options_of(plugins.load(Trainer, "accelerate", options)) == options

@@ -1,5 +1,6 @@
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def related(rng: np.random.Generator, count: int) -> list[GradedSample]:
 
 
 def reference_gradient(
-    directory: str, policy: Policy, samples: Sequence[GradedSample], options: Optimizer
+    directory: str, policy: Policy, samples: Sequence[GradedSample], options: Optimizer, cap: float | None = None
 ) -> dict[str, np.ndarray]:
     """The gradient of the loss by its definition: fp64, one sequence at a time, adapters added to the weights."""
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64)
@@ -75,7 +76,8 @@ def reference_gradient(
         ref = logprobs(base(ids, use_cache=False).logits, c).detach()
         k3 = (ref - logp).exp() - (ref - logp) - 1
         length = len(c.token_ids) if options.aggregation == "seq_mean" else 1
-        loss = loss + (-sample.advantage * logp.sum() + options.kl * k3.sum()) / length / len(samples)
+        weight = (logp.detach() - torch.tensor(c.logprobs)).exp().clamp(max=cap) if cap else torch.ones_like(logp)
+        loss = loss + (-sample.advantage * (weight @ logp) + options.kl * k3.sum()) / length / len(samples)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     return {name: g.numpy() for name, g in zip(leaves, gradients, strict=True)}
 
@@ -109,6 +111,23 @@ def test_gradients_are_those_of_the_definition(
         assert stats[s].grad_norm == pytest.approx(norm, rel=1e-4)
         trained = [g for g in samples[s] if g.advantage or options.kl]
         assert stats[s].tokens == sum(len(g.completion.token_ids) for g in trained)
+
+
+@pytest.mark.parametrize("cap", [0.5, 2.0, 1e9])
+def test_truncated_importance_weights_are_those_of_the_definition(
+    cap: float, load: Load, models: dict[str, str]
+) -> None:
+    engine = load(rank=4, alpha=8, importance_cap=cap)
+    rng = np.random.default_rng(0)
+    # Each says that all its tokens had the log-prob -1, so the ratios are on both sides of the caps.
+    policy, samples = noisy(engine.start(), 0), [*graded(rng, 5), *related(rng, 16)]
+    fleet = engine.fleet([policy], replace(KL, max_grad_norm=1e9))
+    fleet.reinforce([samples])
+    found = engine.machinery.layout.views(torch.from_numpy(np.array(fleet.state()["mean"])))
+    expected = reference_gradient(models["llama"], policy, samples, KL, cap)
+    scale = max(abs(g).max() for g in expected.values())
+    for name, gradient in expected.items():
+        assert np.allclose(found[name][0].numpy() / 0.1, gradient, rtol=0, atol=1e-5 * scale), name
 
 
 def test_models_with_attention_windows_get_the_same_gradient_without_trees(load: Load, models: dict[str, str]) -> None:
