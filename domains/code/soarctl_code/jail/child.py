@@ -6,7 +6,8 @@ writes on its pipe is only ever taken for answers, so it has nothing to gain fro
 """
 
 import atexit
-import json
+import importlib
+import marshal
 import os
 import random
 import signal
@@ -18,8 +19,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from soarctl_code.jail import wire
+from soarctl_code.jail.wire import ASK, JOB, REPLY, RESULT
 
-JOB, RESULT, ASK, REPLY = 9, 3, 4, 5  # descriptors in a child
 end = os._exit  # programs like to replace the name in os
 
 
@@ -36,7 +37,7 @@ def serve_job(confine: Callable[[dict[str, int]], int]) -> NoReturn:
         wire.send(RESULT, ["fault", f"{type(error).__name__}: {error}"[:500]])
         end(70)
     random.seed(job["seed"])
-    wire.send(RESULT, ["ready", hex(pid)])
+    os.write(RESULT, wire.framed(b'["ready","%x"]' % pid))
     try:
         if job["role"] == "judge":
             Judge(job).run()
@@ -49,11 +50,11 @@ def serve_job(confine: Callable[[dict[str, int]], int]) -> NoReturn:
 
 
 def read_job() -> dict[str, Any]:
-    """The job is JSON from the supervisor, which is trusted."""
+    """The job comes from the supervisor, which is trusted; JSON would take three times as long to read."""
     size = os.fstat(JOB).st_size
     data = os.pread(JOB, size, 0)
     os.close(JOB)
-    return json.loads(data)
+    return marshal.loads(data)
 
 
 class Candidate:
@@ -280,8 +281,12 @@ def raised_explicitly(error: BaseException) -> bool:
     return operations.get(step.tb_lasti) == "RAISE_VARARGS"
 
 
+# Without the enumerations of the signal module, which cost more than the call.
+set_handler: Callable[[int, int], object] = importlib.import_module("_signal").signal
+CHILD_ENDED, DEFAULT = int(signal.SIGCHLD), int(signal.SIG_DFL)
+
+
 def default_signals() -> None:
     """Undoes what the server set up for itself."""
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    set_handler(CHILD_ENDED, DEFAULT)

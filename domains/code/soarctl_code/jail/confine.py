@@ -48,21 +48,35 @@ def call(name: str, *arguments: object) -> int:
     Raises:
         OSError: the kernel refused.
     """
+    return prepared(name, *arguments)()
+
+
+def prepared(name: str, *arguments: object) -> Callable[[], int]:
+    """The same call, to be made later and at little cost.
+
+    Args:
+        name: of the system call.
+        arguments: as ctypes takes them; whole numbers become C longs.
+    """
     value = syscalls.number(name, ARCH)
-    if value is None:
-        raise OSError(38, f"no system call {name} on {ARCH}")
-    result = libc.syscall(ctypes.c_long(value), *arguments)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{name}: {os.strerror(code)}")
-    return result
+    syscall = libc.syscall
+    long = ctypes.c_long
+    words = [long(a) if isinstance(a, int) else a for a in (value or 0, *arguments)]
+
+    def make() -> int:
+        if value is None:
+            raise OSError(38, f"no system call {name} on {ARCH}")
+        result = syscall(*words)
+        if result < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"{name}: {os.strerror(code)}")
+        return result
+
+    return make
 
 
-def prctl(option: int, *values: int) -> None:
-    padded = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
-    if libc.prctl(option, *padded) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"prctl {option}: {os.strerror(code)}")
+def prctl(option: int, value: int) -> None:
+    call("prctl", option, value, 0, 0, 0)
 
 
 # --- seccomp -----------------------------------------------------------------------------------------------------
@@ -77,13 +91,14 @@ class Filter:
         header = struct.pack("@HP", len(program), ctypes.addressof(self.code))
         self.header = ctypes.create_string_buffer(header, len(header))
         self.pids = [8 * at + 4 for at, instruction in enumerate(program) if instruction.k == syscalls.OWN_PID]
+        self.bind = prepared("seccomp", SECCOMP_SET_MODE_FILTER, 0, self.header)
 
     def install(self) -> None:
         """Binds this process to the filter, for good. Needs no_new_privs."""
         pid = os.getpid()
         for offset in self.pids:
             struct.pack_into("=I", self.code, offset, pid)
-        call("seccomp", SECCOMP_SET_MODE_FILTER, 0, self.header)
+        self.bind()
 
 
 # --- Landlock ----------------------------------------------------------------------------------------------------
@@ -95,7 +110,7 @@ def landlock_abi() -> int:
     Raises:
         OSError: it has none, or it is switched off.
     """
-    return call("landlock_create_ruleset", None, ctypes.c_size_t(0), ctypes.c_uint(1))
+    return call("landlock_create_ruleset", None, 0, 1)
 
 
 def file_rights(abi: int) -> int:
@@ -107,7 +122,7 @@ def create_ruleset(abi: int) -> int:
     fields = [file_rights(abi), NET_RIGHTS if abi >= 4 else 0, SCOPES if abi >= 6 else 0]
     attributes = struct.pack("=3Q", *fields)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    return call("landlock_create_ruleset", buffer, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0))
+    return call("landlock_create_ruleset", buffer, len(attributes), 0)
 
 
 def allow_path(ruleset: int, path: str, rights: int, abi: int) -> None:
@@ -123,10 +138,6 @@ def allow_path(ruleset: int, path: str, rights: int, abi: int) -> None:
         call("landlock_add_rule", ruleset, 1, rule, 0)
     finally:
         os.close(descriptor)
-
-
-def restrict_self(ruleset: int) -> None:
-    call("landlock_restrict_self", ruleset, 0)
 
 
 def readable_paths() -> list[str]:
@@ -207,17 +218,17 @@ def mapped_bytes() -> int:
 def enter_namespaces() -> None:
     """Leaves the machine's users, mounts, processes (for children), ipc, host name and network behind."""
     user, group = os.getuid(), os.getgid()
-    call("unshare", ctypes.c_ulong(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS))
+    call("unshare", CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)
     # Some sites allow none of these; then the seccomp filter alone keeps sockets away.
     with contextlib.suppress(OSError):
-        call("unshare", ctypes.c_ulong(CLONE_NEWNET))
+        call("unshare", CLONE_NEWNET)
     for name, text in (("setgroups", "deny"), ("uid_map", f"1000 {user} 1"), ("gid_map", f"1000 {group} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
-    call("mount", source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode())
+    call("mount", source.encode(), target.encode(), kind.encode(), flags, options.encode())
 
 
 def enter_private_root(abi: int | None) -> None:
@@ -249,7 +260,7 @@ def enter_private_root(abi: int | None) -> None:
     os.chdir(root)
     call("pivot_root", b".", b"old")
     os.chdir("/")
-    call("umount2", b"/old", ctypes.c_int(MNT_DETACH))
+    call("umount2", b"/old", MNT_DETACH)
     os.rmdir("/old")
     mount("none", "/", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     for descriptor in sources.values():
@@ -295,18 +306,19 @@ def cover_packages(folder: str) -> None:
 
 def own_scratch(size: int) -> None:
     """An empty folder of this process alone, limited in bytes and files, as the working directory."""
-    call("unshare", ctypes.c_ulong(CLONE_NEWNS))
+    call("unshare", CLONE_NEWNS)
     mount("scratch", "/scratch", "tmpfs", MS_NOSUID | MS_NODEV, f"size={size},nr_inodes=256,mode=700")
     os.chdir("/scratch")
 
 
-def scratch_ruleset(abi: int) -> int:
-    """The ruleset of the namespace tier: the private root can be read, the scratch folder written."""
+def restrict_to_scratch(abi: int) -> None:
+    """Landlock in the namespace tier: the private root can be read, the scratch folder written."""
     ruleset = create_ruleset(abi)
     allow_path(ruleset, "/", READ, abi)
     allow_path(ruleset, "/scratch", WRITE, abi)
     allow_path(ruleset, os.devnull, READ | WRITE_FILE, abi)
-    return ruleset
+    call("landlock_restrict_self", ruleset, 0)
+    os.close(ruleset)
 
 
 def filter_for(tier: str) -> Filter:

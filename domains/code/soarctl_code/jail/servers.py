@@ -1,6 +1,5 @@
 """A fork server as its supervisor sees it: a process, and a socket to it."""
 
-import json
 import os
 import shutil
 import socket
@@ -8,7 +7,6 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from soarctl_code.jail.jobs import SandboxError
 
@@ -28,28 +26,31 @@ class Server:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = str(Path(__file__).resolve().parents[2])
         inside = "command" if prefix else tier
+        self.abi = 0
+        """Of Landlock; 0 where the tier does without."""
         try:
             self.process = self.start(theirs, [*prefix, python], package, inside, scratch)
         except OSError as error:
-            self.facts: dict[str, Any] = {"failed": str(error)}
+            failure = str(error)
         else:
             # Our copy of its end would keep us waiting for a server that has died.
             theirs.close()
             ours.settimeout(START_PATIENCE)
-            self.facts = self.first_message(ours)
+            failure = self.first_message(ours)
         finally:
             theirs.close()
         ours.settimeout(None)
         self.control = ours
-        if "failed" in self.facts:
+        if failure:
             self.close()
-            raise SandboxError(f"the {tier} sandbox does not start: {self.facts['failed']}")
+            raise SandboxError(f"the {tier} sandbox does not start: {failure}")
 
     def start(
         self, theirs: socket.socket, command: list[str], package: str, tier: str, scratch: int
     ) -> "subprocess.Popen[bytes]":
         # Nothing of our environment goes in, but what a shared interpreter needs to be started at all.
         environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1"}
+        environment["LD_BIND_NOW"] = "1"  # or each child would look symbols up again
         if "LD_LIBRARY_PATH" in os.environ:
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         if tier == "command":  # a command such as bwrap has to be found
@@ -61,15 +62,17 @@ class Server:
             stderr=subprocess.PIPE, cwd=self.workdir or "/", start_new_session=True,
         )  # fmt: skip
 
-    def first_message(self, control: socket.socket) -> dict[str, Any]:
-        """What a server says once it is ready, or why it is not."""
+    def first_message(self, control: socket.socket) -> str:
+        """Waits until the server is ready: nothing, or why it is not."""
         try:
-            facts: dict[str, Any] = json.loads(control.recv(4096) or b'{"failed": "it ended at once"}')
+            verb, _, text = (control.recv(4096) or b"failed it ended at once").decode("utf-8", "replace").partition(" ")
         except OSError as error:
-            facts = {"failed": str(error)}
-        if (said := self.hang_up_streams()) and "failed" in facts:
-            facts["failed"] += f": {said}"
-        return facts
+            verb, text = "failed", str(error)
+        said = self.hang_up_streams()
+        if verb == "started":
+            self.abi = int(text.split()[1])
+            return ""
+        return f"{text}: {said}" if said else text
 
     def hang_up_streams(self) -> str:
         """Closes our ends of the server's standard streams, which were pipes so that Python there sees pipes."""
@@ -81,8 +84,8 @@ class Server:
                 stream.close()
         return said.decode("utf-8", "replace").strip()[-500:]
 
-    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        socket.send_fds(self.control, [json.dumps(message).encode()], list(descriptors))
+    def send(self, message: str, descriptors: Sequence[int] = ()) -> None:
+        socket.send_fds(self.control, [message.encode()], list(descriptors))
 
     def close(self) -> None:
         """Hangs up, which ends the server and all its children, and waits for that."""

@@ -7,7 +7,7 @@ becomes a finding about a program.
 
 import contextlib
 import heapq
-import json
+import marshal
 import os
 import secrets
 import select
@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from soarctl_code.jail import wire
 from soarctl_code.jail.jobs import Ended, Job, Ran, SandboxError, Stream
 from soarctl_code.jail.servers import START_PATIENCE, Server
+from soarctl_code.jail.wire import ASK, JOB, REPLY, RESULT
 
 T = TypeVar("T")
 
@@ -35,6 +36,18 @@ PATIENCE, ENOUGH = 1.0, 0.5
 SCHEDSTAT = os.path.exists("/proc/self/schedstat")
 STARVED = 20  # times the wall limit, after which the machine and not the program is at fault
 ATTEMPTS = 4
+JOB_FORMAT = 2  # of marshal: the newest that every interpreter reads alike
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """What the kernel said about a process at its end."""
+
+    status: int = 0
+    """As `wait` gives it."""
+    cpu: float = 0.0
+    rss: int = 0
+    """KiB."""
 
 
 @dataclass(slots=True)
@@ -46,7 +59,7 @@ class Part:
     pipes: dict[Stream, int] = field(default_factory=dict[Stream, int])
     data: dict[Stream, bytearray] = field(default_factory=dict[Stream, bytearray])
     pid: int = 0
-    exit: dict[str, Any] | None = None
+    exit: Exit | None = None
     struck_by_us: bool = False
 
 
@@ -248,9 +261,9 @@ class Pool:
                 opened += [ask_read, ask_write, reply_read, reply_write]
                 judge = {"role": "judge", "tests": list(job.tests), "setup": job.setup, "token": token}
                 judge |= {"names": list(job.names), **seed}
-                self.fork(run, self.part(run, judge=True), judge, {4: ask_write, 5: reply_read}, opened)
+                self.fork(run, self.part(run, judge=True), judge, {ASK: ask_write, REPLY: reply_read}, opened)
                 candidate = {"role": "candidate", "program": job.program, "mode": "serve", **seed}
-                self.fork(run, self.part(run), candidate, {4: ask_read, 5: reply_write}, opened)
+                self.fork(run, self.part(run), candidate, {ASK: ask_read, REPLY: reply_write}, opened)
             else:
                 calls = [
                     [name, [wire.encode(value, items=sys.maxsize) for value in values]] for name, values in job.calls
@@ -279,19 +292,24 @@ class Pool:
 
     def fork(self, run: Run, part: Part, job: dict[str, Any], extra: dict[int, int], opened: list[int]) -> None:
         """Asks the server for a child with this job and these descriptors."""
-        places = dict(extra)
-        places[9] = memory_file(json.dumps(job).encode())
-        opened.append(places[9])
-        streams: dict[Stream, int] = {"result": 3} if part.judge else {"result": 3, "stdout": 1, "stderr": 2}
-        for stream, place in streams.items():
-            reader, places[place] = os.pipe()
-            opened.append(places[place])
-            os.set_blocking(reader, False)
-            part.pipes[stream] = reader
-            part.data[stream] = bytearray()
-            self.by_pipe[reader] = (run, part, stream)
-            self.poll.register(reader, select.EPOLLIN)
-        run.server.send({"fork": part.number, "places": list(places)}, list(places.values()))
+        # In this order: they arrive at 3, 4, ... and only those for 0, 1 and 2 have to be moved.
+        places = {RESULT: self.pipe(run, part, "result", opened), JOB: memory_file(marshal.dumps(job, JOB_FORMAT))}
+        opened.append(places[JOB])
+        places |= extra
+        if not part.judge:
+            places |= {1: self.pipe(run, part, "stdout", opened), 2: self.pipe(run, part, "stderr", opened)}
+        run.server.send(f"fork {part.number} {' '.join(map(str, places))}", list(places.values()))
+
+    def pipe(self, run: Run, part: Part, stream: Stream, opened: list[int]) -> int:
+        """A pipe that is read here; the end for the child."""
+        reader, writer = os.pipe()
+        opened.append(writer)
+        os.set_blocking(reader, False)
+        part.pipes[stream] = reader
+        part.data[stream] = bytearray()
+        self.by_pipe[reader] = (run, part, stream)
+        self.poll.register(reader, select.EPOLLIN)
+        return writer
 
     def read(self, run: Run, part: Part, stream: Stream) -> bool:
         """Takes some of what a pipe holds, up to its cap; beyond it the run is over. False if there was nothing."""
@@ -348,7 +366,7 @@ class Pool:
         if part.exit is None:
             part.struck_by_us = True
             with contextlib.suppress(OSError):
-                run.server.send({"kill": part.number})
+                run.server.send(f"kill {part.number}")
 
     def hear(self, server: Server) -> None:
         """Takes one message of a server."""
@@ -359,16 +377,17 @@ class Pool:
         if not data:
             self.lose_server(server)
             return
-        message = json.loads(data)
-        entry = self.by_part.get(message.get("exit", message.get("fault", -1)))
+        verb, number, *words = data.decode().split(" ", 4)
+        entry = self.by_part.get(int(number))
         if entry is None:
             return
         run, part = entry
-        if "fault" in message:
-            run.fault = message["error"]
+        if verb == "fault":
+            run.fault = " ".join(words)
             self.kill(run, "killed")
-            message = {"status": 0, "cpu": 0.0, "rss": 0}
-        part.exit = message
+            part.exit = Exit()
+        else:
+            part.exit = Exit(int(words[0]), float(words[1]), int(words[2]))
         for stream in list(part.pipes):
             while stream in part.pipes and self.read(run, part, stream):
                 pass
@@ -426,17 +445,17 @@ class Pool:
     def observe(self, run: Run) -> Ran | None:
         """What was seen of an ended run, or None with `run.fault` set where the sandbox failed it."""
         program = run.parts[-1]
-        exits = [part.exit or {} for part in run.parts]
+        exits = [part.exit or Exit() for part in run.parts]
         unready = [part for part in run.parts if part.pid <= 0 and (part.judge or not run.dismissed)]
         if unready and run.ended == "exited":
             run.fault = "ended before it was confined"
             return None
-        status, cpu = exits[-1]["status"], sum(exit["cpu"] for exit in exits)
+        status, cpu = exits[-1].status, sum(exit.cpu for exit in exits)
         ended = run.ended
         for part, exit in zip(run.parts, exits, strict=True):
-            signalled = os.WTERMSIG(exit["status"]) if os.WIFSIGNALED(exit["status"]) else 0
+            signalled = os.WTERMSIG(exit.status) if os.WIFSIGNALED(exit.status) else 0
             struck = signalled == signal.SIGKILL
-            if ended == "exited" and (exit["cpu"] >= run.job.limits.cpu or signalled == signal.SIGXCPU):
+            if ended == "exited" and (exit.cpu >= run.job.limits.cpu or signalled == signal.SIGXCPU):
                 ended = "timeout"
             elif struck and ended == "exited" and not part.struck_by_us:
                 # No program can send this signal, not even to itself.
@@ -450,7 +469,7 @@ class Pool:
         return Ran(
             ended=ended, status=status, cpu=cpu, answers=wire.frames(bytes(program.data["result"]))[1:],
             stdout=bytes(program.data["stdout"]), stderr=bytes(program.data["stderr"]), verdicts=verdicts,
-            rss=exits[-1]["rss"],
+            rss=exits[-1].rss,
         )  # fmt: skip
 
     def forget(self, run: Run) -> None:

@@ -168,7 +168,7 @@ def probe(pool: Pool, tier: Tier) -> TierReport:
     broken = [p.name for p in probes if not p.contained]
     if broken and tier in ISOLATING:
         return TierReport(tier, False, f"not contained: {', '.join(broken)}", probes)
-    abi = pool.servers[0].facts.get("abi")
+    abi = pool.servers[0].abi
     return TierReport(tier, True, MEANINGS[tier] + (f" (Landlock ABI {abi})" if abi else ""), probes)
 
 

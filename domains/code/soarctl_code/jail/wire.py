@@ -25,6 +25,8 @@ TYPES = {
     for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, range, object, type(None))
 }
 
+RESULT, JOB, ASK, REPLY = 3, 4, 5, 6  # descriptors in a child
+
 Tree = Any  # None | bool | str | list[Tree]: JSON without objects and numbers
 
 
@@ -220,9 +222,15 @@ def _no_number(text: str) -> Any:
 _READER = json.JSONDecoder(parse_int=_no_number, parse_float=_no_number, parse_constant=_no_number)
 
 
+_WRITER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+
+
 def dumps(tree: Tree) -> bytes:
     """One frame: four bytes of length, then JSON in ASCII."""
-    body = json.dumps(tree, separators=(",", ":")).encode()
+    return framed(_WRITER.encode(tree).encode())
+
+
+def framed(body: bytes) -> bytes:
     return len(body).to_bytes(4, "little") + body
 
 
