@@ -29,6 +29,7 @@ __all__ = [
     "DataError",
     "Domain",
     "Engine",
+    "Finding",
     "Fleet",
     "GradedSample",
     "InferenceEngine",
@@ -116,6 +117,16 @@ class Verdict:
     @property
     def correct(self) -> bool:
         return self.outcome is Outcome.CORRECT
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing on this machine that was looked at."""
+
+    what: str
+    found: str
+    problem: str | None = None
+    """What is wrong with it; None where nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +218,14 @@ class Domain(Plugin, ABC):
         Asked once, before the first attempt is graded.
         """
         return {}
+
+    def checks(self) -> Sequence[Finding]:
+        """What the domain, with its options, finds or lacks on this machine: for `soarctl doctor`. May be overridden.
+
+        Takes seconds at most and needs no data. A problem is what keeps the domain from working, not what could be
+        better.
+        """
+        return ()
 
     def measure(self, problem: Problem) -> Mapping[str, float]:
         """Numbers about a practice question that are worth following over a run. May be overridden.

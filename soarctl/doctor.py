@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from soarctl import __version__, plugins
-from soarctl.api import Trainer
-from soarctl.errors import PluginError, RunError
+from soarctl.api import Domain, Finding, Trainer
+from soarctl.errors import PluginError, RunError, SoarError
 from soarctl.history import Progress, overview
 from soarctl.runs import ROOT, newest, open_run
 
@@ -24,16 +24,6 @@ QUICKSTART = Path("specs/quickstart.yaml")
 SPEC_FILE = "spec.yaml"
 _MEMORY_NEEDED = 2e9
 _DISK_NEEDED = 1e9
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    what: str
-    found: str
-    problem: str | None = None
-    """What is wrong with it; None where nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +38,15 @@ class Diagnosis:
         return not any(finding.problem for finding in self.findings)
 
 
-def diagnose(*, deep: bool = False) -> Diagnosis:
+def diagnose(spec: str | None = None, *, deep: bool = False) -> Diagnosis:
     """Looks at the machine and the installation.
 
     Args:
+        spec: ask this spec's domain, with its options; otherwise every installed one, with its defaults.
         deep: import torch and every trainer as well, which takes seconds, to see whether they work.
+
+    Raises:
+        SoarError: the spec is wrong.
     """
     findings = [
         Finding("soarctl", __version__),
@@ -65,6 +59,7 @@ def diagnose(*, deep: bool = False) -> Diagnosis:
         *(_package(name, needed=False) for name in OPTIONAL),
         *([_torch()] if deep else []),
         *_plugins(deep),
+        *(_domain_of(spec) if spec else _installed_domains()),
         _runs(),
     ]
     return Diagnosis(findings, _next_command(findings))
@@ -124,6 +119,31 @@ def _plugins(deep: bool) -> list[Finding]:
                 problem = error.message
         findings.append(Finding(f"{plugin.kind} {plugin.name}", f"{plugin.package} {plugin.version}", problem))
     return findings
+
+
+def _domain_of(spec: str) -> list[Finding]:
+    from soarctl.spec_reader import load_spec
+
+    loaded = load_spec(spec)
+    return _asked(loaded.spec.domain.plugin, loaded.domain)
+
+
+def _installed_domains() -> list[Finding]:
+    """What those say that work without options. Nobody has asked for one yet, so what it lacks is no problem."""
+    found: list[Finding] = []
+    for plugin in plugins.describe():
+        if plugin.kind == "domain" and plugin.problem is None:
+            with suppress(SoarError):  # what is broken is told beside the plug-in's name
+                found += _asked(plugin.name, plugins.load(Domain, plugin.name, {}))
+    return [Finding(f.what, f"{f.found}: {f.problem}" if f.problem else f.found) for f in found]
+
+
+def _asked(name: str, domain: Domain) -> list[Finding]:
+    """What a domain says about this machine."""
+    try:
+        return [Finding(f"{name}: {f.what}", f.found, f.problem) for f in domain.checks()]
+    except Exception as error:  # the boundary around a plug-in
+        return [Finding(f"{name}: checks", "failed", f"{type(error).__name__}: {error}")]
 
 
 def _runs() -> Finding:

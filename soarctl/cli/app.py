@@ -214,15 +214,19 @@ def report(
     report(runs or [], out, as_json=as_json)
 
 
-@app.command(epilog="Example: soarctl doctor --deep")
+@app.command(epilog="Example: soarctl doctor specs/code_fail128.yaml")
 def doctor(
+    spec: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPEC]", help="Ask its domain. Default: every domain installed.", show_default=False),
+    ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Import torch and every plug-in as well. Seconds.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """See whether this machine is ready, and what to type next. Exit code 1: something is wrong."""
     from soarctl.cli.doctor import doctor
 
-    if not doctor(deep=deep, as_json=as_json):
+    if not doctor(spec, deep=deep, as_json=as_json):
         raise typer.Exit(1)
 
 

@@ -4,12 +4,16 @@ import json
 from dataclasses import asdict
 
 
-def doctor(*, deep: bool, as_json: bool) -> bool:
-    """Prints what was found; returns whether nothing is wrong."""
+def doctor(spec: str | None, *, deep: bool, as_json: bool) -> bool:
+    """Prints what was found; returns whether nothing is wrong.
+
+    Raises:
+        SoarError: the spec is wrong.
+    """
     from soarctl.cli.table import print_table
     from soarctl.doctor import diagnose
 
-    diagnosis = diagnose(deep=deep)
+    diagnosis = diagnose(spec, deep=deep)
     if as_json:
         print(json.dumps(asdict(diagnosis) | {"healthy": diagnosis.healthy}, indent=2))
     else:

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import cycle, islice
 from typing import Any
 
-from soarctl.api import Domain, Outcome, Problem, Rejection, Verdict, problem_id
+from soarctl.api import Domain, Finding, Outcome, Problem, Rejection, Verdict, problem_id
 from soarctl.contracts.findings import Broken, Check, is_a, is_number, is_plain_json, run_checks, shown, strict_options
 
 _CONSTRUCTION_SECONDS = 1.0
@@ -477,6 +477,17 @@ def recorded(world: DomainWorld) -> Iterator[str]:
         yield f"facts were {shown(facts)}, then {shown(world.domain.facts())}"
 
 
+def looked_at(world: DomainWorld) -> Iterator[str]:
+    """`checks` gives findings in words, and nothing is wrong where the domain works."""
+    for finding in world.domain.checks():
+        if not is_a(finding, Finding):
+            yield f"checks gave {shown(finding)}, which is not a soarctl.api.Finding"
+        elif not (is_a(finding.what, str) and finding.what.strip() and is_a(finding.found, str)):
+            yield f"checks gave a finding without words: {shown(finding)}"
+        elif finding.problem is not None:  # it has just loaded problems and graded attempts
+            yield f"checks calls {shown(finding.what)} a problem, and the domain works: {shown(finding.problem)}"
+
+
 CHECKS: tuple[Check[DomainWorld], ...] = (
     loads,
     ids,
@@ -500,6 +511,7 @@ CHECKS: tuple[Check[DomainWorld], ...] = (
     stops,
     people,
     recorded,
+    looked_at,
 )
 
 

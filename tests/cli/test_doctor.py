@@ -10,6 +10,7 @@ import pytest
 
 import soarctl.doctor as doctor
 from soarctl import __version__
+from soarctl.api import Finding
 
 
 def findings(ran: Any) -> dict[str, dict[str, Any]]:
@@ -66,6 +67,48 @@ def test_a_missing_library_is_a_problem_and_the_next_command(
     assert (found["torch"]["found"], found["torch"]["problem"]) == ("not installed", "pip install torch")
     assert (found["vllm"]["found"], found["vllm"]["problem"]) == ("not installed", None)
     assert json.loads(ran.out)["next_command"] == "pip install torch peft"
+
+
+SPEC = "name: small\ndomain: {plugin: code, sandbox: {tier: unsafe}}\nmodel: {base: test}\nreward: {plugin: grounded}\n"
+
+
+def test_every_installed_domain_is_asked_and_what_it_lacks_is_no_problem(
+    folder: Path, soarctl: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from soarctl_letters.domain import LettersDomain
+
+    monkeypatch.setattr(LettersDomain, "checks", lambda _: [Finding("the alphabet", "24 letters", "two are missing")])
+    ran = soarctl("doctor", "--json")
+    assert ran.code == 0
+    assert findings(ran)["letters: the alphabet"] == {
+        "what": "letters: the alphabet", "found": "24 letters: two are missing", "problem": None,
+    }  # fmt: skip
+
+
+def test_a_domain_whose_checks_fail_does_not_stop_the_others(
+    folder: Path, soarctl: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from soarctl_letters.domain import LettersDomain
+
+    def fail(_: LettersDomain) -> Any:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(LettersDomain, "checks", fail)
+    found = findings(soarctl("doctor", "--json"))
+    assert found["letters: checks"]["found"] == "failed: ZeroDivisionError: division by zero"
+    assert found["code: sandbox unsafe"]["found"] == "holds: NOT ISOLATED: resource limits only"
+
+
+def test_what_a_specs_domain_lacks_is_a_problem(folder: Path, soarctl: Callable[..., Any]) -> None:
+    Path("spec.yaml").write_text(SPEC)
+    ran = soarctl("doctor", "spec.yaml", "--json")
+    assert ran.code == 1
+    assert findings(ran)["code: sandbox"] == {
+        "what": "code: sandbox",
+        "found": "refused",
+        "problem": 'the tier "unsafe" is weaker than min_tier "seccomp": NOT ISOLATED: resource limits only',
+    }
+    assert not any(what.startswith("letters:") for what in findings(ran))
 
 
 def test_a_broken_plug_in_is_named(folder: Path, soarctl: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ConfigDict
 
-from soarctl.api import Domain, Outcome, Plugin, Problem, Rejection, Split, Verdict
+from soarctl.api import Domain, Finding, Outcome, Plugin, Problem, Rejection, Split, Verdict
 from soarctl.contracts import domain as contract
 from soarctl.plugins import load
 from soarctl.testing import ContractError, ToyDomain, check_domain
@@ -386,6 +386,13 @@ class UnrecordableFacts(Sorting):
 
     def facts(self) -> Mapping[str, Any]:
         return {"lock": threading.Lock()}
+
+
+class FindsFault(Sorting):
+    """checks calls 'digits' a problem, and the domain works"""
+
+    def checks(self) -> Sequence[Finding]:
+        return [Finding("digits", "ten", "too many")]
 
 
 DEFECTS = [

@@ -15,7 +15,7 @@ from soarctl.contracts import domain, reward, trainer
 
 RECORDED = Path(__file__).with_name("promises.json")
 INTERFACES = (api.Plugin, api.Domain, api.Reward, api.RewardContext, api.Trainer, api.Engine, api.Fleet)
-VALUES = (api.Problem, api.Rejection, api.Verdict, api.Split, api.Policy, api.Sampling, api.Prompt)
+VALUES = (api.Problem, api.Rejection, api.Verdict, api.Finding, api.Split, api.Policy, api.Sampling, api.Prompt)
 MORE_VALUES = (api.Completion, api.GradedSample, api.Optimizer, api.StepStats, api.Student, api.Scores)
 
 # Which checks hold what an interface promises. A method that is not here has no check.
@@ -40,6 +40,7 @@ HELD = {
     "Domain.student_stops": ["stops"],
     "Domain.solve": ["people"],
     "Domain.facts": ["recorded"],
+    "Domain.checks": ["looked_at"],
     "Domain.measure": ["people", "hostile_questions"],
     "Reward": ["options", "travels"],
     "Reward.score": [

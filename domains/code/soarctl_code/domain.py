@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from soarctl.api import Domain, Outcome, Problem, Rejection, Split, Verdict
+from soarctl.api import Finding as MachineFinding
 from soarctl_code import prompts
 from soarctl_code.inspection import Suite, inspect_suite
 from soarctl_code.loaders import Format, load_files
@@ -202,6 +203,9 @@ class CodeDomain(Domain):
     def facts(self) -> Mapping[str, Any]:
         report = self.sandbox.report()
         return {"sandbox": report.tier, "sandbox_means": report.reason}
+
+    def checks(self) -> Sequence[MachineFinding]:
+        return self.sandbox.findings()
 
 
 def practice_question(statement: str, solution: str, suite: Suite, shown: int) -> Problem:

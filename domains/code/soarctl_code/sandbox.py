@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from soarctl.api import Finding
 from soarctl_code.jail import tiers
 from soarctl_code.jail.jobs import Job, Limits, Ran
 from soarctl_code.jail.supervisor import Pool
@@ -56,6 +57,23 @@ class Sandbox(BaseModel):
             SandboxRefused: none that the options allow works.
         """
         return _chosen(self.model_dump_json(), os.getpid())
+
+    def findings(self) -> list[Finding]:
+        """Every tier, every probe, and which tier programs would run in."""
+        reports = tiers.inspect_tiers(self.python, self.command)
+        found = [
+            Finding(f"sandbox {r.tier}", f"holds: {r.reason}" if r.usable else f"out: {r.reason}") for r in reports
+        ]
+        for name in tiers.PROBES.values():
+            probes = {r.tier: probe for r in reports for probe in r.probes if probe.name == name}
+            told = [f"{tier} {'refused' if p.contained else 'ALLOWED'} ({p.detail})" for tier, p in probes.items()]
+            if told:
+                found.append(Finding(f"probe: {name}", ", ".join(told)))
+        try:
+            chosen = self.report()
+        except tiers.SandboxRefused as refused:
+            return [*found, Finding("sandbox", "refused", refused.message)]
+        return [*found, Finding("sandbox", f"programs run in {chosen.tier}: {chosen.reason}")]
 
     def drive(self, tasks: Iterable[Generator[Job, Ran, T]]) -> list[T]:
         """Runs tasks in the jail of these options, side by side.

@@ -64,6 +64,19 @@ def test_every_tier_says_what_each_probe_found() -> None:
             assert r.reason
 
 
+def test_doctor_is_told_every_tier_every_probe_and_what_programs_run_in() -> None:
+    found = {f.what: f for f in CodeDomain().checks()}
+    assert list(found) == [
+        *(f"sandbox {tier}" for tier in tiers.TIERS), *(f"probe: {name}" for name in tiers.PROBES.values()), "sandbox",
+    ]  # fmt: skip
+    assert found["sandbox command"].found == "out: no command is given in the spec"
+    assert found["sandbox"].found.startswith(f"programs run in {Sandbox().report().tier}: ")
+    assert found["sandbox"].problem is None
+    for tier in tiers.ISOLATING:
+        if tiers.inspect_tier(tier).usable:
+            assert f"{tier} refused (PermissionError)" in found["probe: sending a datagram"].found
+
+
 def test_the_probes_notice_a_jail_that_holds_nothing() -> None:
     pool = Pool("unsafe", workers=1)
     try:
