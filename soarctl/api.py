@@ -370,7 +370,11 @@ class Engine(ABC):
 
     @abstractmethod
     def export(self, policy: Policy, directory: Path, *, merge: bool) -> None:
-        """Writes a policy so that other libraries load it: an adapter, or with `merge` a full model."""
+        """Writes a policy so that other libraries load it: an adapter, or with `merge` a full model.
+
+        Raises:
+            ModelError: an adapter is asked for, and the trainer's policies are not adapters.
+        """
 
 
 class ModelSource(Protocol):

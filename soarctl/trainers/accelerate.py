@@ -3,16 +3,14 @@
 Options only, and no torch, so that specs are checked in an instant; `engine` does the work.
 """
 
-import os
-from typing import Literal
-
 from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny
 
-from soarctl.api import Engine, ModelSource, Sampler, Trainer
+from soarctl.api import Engine, ModelSource, Sampler
 from soarctl.trainers.decoder import DecoderSampler
+from soarctl.trainers.options import ModelTrainer, before_torch
 
 
-class AccelerateTrainer(Trainer):
+class AccelerateTrainer(ModelTrainer):
     """Trains LoRA adapters side by side over one frozen copy of the model."""
 
     rank: int = Field(default=16, ge=1, le=1024)
@@ -24,21 +22,8 @@ class AccelerateTrainer(Trainer):
     )
     """Linear layers that get adapters, by the last parts of their names. The defaults are those of Llama, Qwen and
     Gemma."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the frozen weights; adapters and optimizer are fp32 always. `auto`: float32 on CPU, bfloat16 on a GPU."""
-    mixed_precision: Literal["no", "bf16"] = "no"
-    """`bf16` computes in bfloat16 over weights of another dtype, through accelerate's autocast."""
-    device: Literal["auto", "cpu"] = "auto"
-    """`auto`: what accelerate finds."""
     width: PositiveInt = 16
     """Students trained side by side. More need more memory and change no result beyond rounding."""
-    micro_batch_tokens: PositiveInt | None = None
-    """Most tokens in one forward and backward, padding included; halved when memory runs out. By default 2048 on a CPU,
-    whose caches hold that much, and 16384 on a GPU."""
-    max_sequences: PositiveInt = 4096
-    """Most sequences sampled at once; halved when memory runs out."""
-    attention: Literal["auto", "sdpa", "eager"] = "auto"
-    """Implementation of attention in transformers. `auto`: sdpa where the architecture has it."""
     sampler: SerializeAsAny[Sampler] = DecoderSampler()
     """Where completions come from: a plug-in with its options. `decoder`: this trainer's own model."""
     max_logprob_gap: PositiveFloat | None = None
@@ -49,9 +34,7 @@ class AccelerateTrainer(Trainer):
     sampling, for a sampler that rounds otherwise than the trainer. By default all tokens count alike."""
 
     def load(self, model: ModelSource, seed: int) -> Engine:
-        # Threads that wait for each other by spinning cost a busy machine twenty times the time, and a quiet one saves
-        # next to nothing. The runtime reads this once, when torch is imported.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from soarctl.trainers.engine import load
+        before_torch()
+        from soarctl.trainers.engine import AccelerateEngine
 
-        return load(self, model, seed)
+        return AccelerateEngine(self, model, seed)

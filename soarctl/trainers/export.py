@@ -7,42 +7,43 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from soarctl.api import Policy
-from soarctl.trainers.fleet_weights import AdapterLayout
+from soarctl.trainers.adapter_weights import AdapterWeights
+from soarctl.trainers.full_weights import FullWeights
 from soarctl.trainers.model_source import BaseModel, quiet
 
 
-def export_adapter(base: BaseModel, name: str, layout: AdapterLayout, policy: Policy, directory: Path) -> None:
+def export_adapter(base: BaseModel, name: str, adapters: AdapterWeights, policy: Policy, directory: Path) -> None:
     """A PEFT adapter: `PeftModel.from_pretrained(model, directory)` loads it.
 
     Args:
         name: the base model, as the adapter should name it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {f"base_model.model.{name}.weight": tensor for name, tensor in _tensors(layout, policy).items()}
+    tensors = {f"base_model.model.{name}.weight": tensor for name, tensor in _tensors(adapters, policy).items()}
     save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": name,
         "revision": base.commit,
-        "r": layout.rank,
-        "lora_alpha": layout.scale * layout.rank,
+        "r": adapters.rank,
+        "lora_alpha": adapters.scale * adapters.rank,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
-        "target_modules": list(layout.layers),
+        "target_modules": list(adapters.layers),
     }
     (directory / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     base.tokenizer.save_pretrained(directory)
 
 
-def export_merged(base: BaseModel, layout: AdapterLayout, policy: Policy, directory: Path) -> None:
+def export_merged(base: BaseModel, adapters: AdapterWeights, policy: Policy, directory: Path) -> None:
     """A full model with its tokenizer: `AutoModelForCausalLM.from_pretrained(directory)` loads it."""
-    tensors = _tensors(layout, policy)
+    tensors = _tensors(adapters, policy)
     weights = dict(base.model.state_dict())
-    for name, layer in layout.layers.items():
-        update = tensors[f"{name}.lora_B"] @ tensors[f"{name}.lora_A"] * layout.scale
+    for name, layer in adapters.layers.items():
+        update = tensors[f"{name}.lora_B"] @ tensors[f"{name}.lora_A"] * adapters.scale
         merged = layer.weight.float().cpu() + update
         weights[f"{name}.weight"] = merged.to(layer.weight.dtype)
     with quiet():
@@ -50,7 +51,14 @@ def export_merged(base: BaseModel, layout: AdapterLayout, policy: Policy, direct
     base.tokenizer.save_pretrained(directory)
 
 
-def _tensors(layout: AdapterLayout, policy: Policy) -> dict[str, Tensor]:
+def export_model(base: BaseModel, weights: FullWeights, policy: Policy, directory: Path) -> None:
+    """The same from a policy that is all of a model's weights, rounded to the model's dtype."""
+    with weights.sampling(weights.rows([policy])), quiet():
+        base.model.save_pretrained(directory)
+    base.tokenizer.save_pretrained(directory)
+
+
+def _tensors(adapters: AdapterWeights, policy: Policy) -> dict[str, Tensor]:
     """As contiguous fp32 on the CPU, after a check that they fit."""
-    rows_1_P = layout.rows([policy])
-    return {name: view[0].contiguous() for name, view in layout.views(rows_1_P).items()}
+    rows_1_P = adapters.rows([policy])
+    return {name: view[0].contiguous() for name, view in adapters.views(rows_1_P).items()}

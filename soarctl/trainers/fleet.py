@@ -1,4 +1,4 @@
-"""A fleet of adapters over one frozen model."""
+"""A fleet whose policies share one model in memory."""
 
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -8,13 +8,13 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from soarctl.api import Completion, Fleet, GradedSample, Optimizer, Policy, Prompt, Sampling, StepStats
 from soarctl.trainers.decode import Decoder
-from soarctl.trainers.fleet_linear import bound
 from soarctl.trainers.fleet_optimizer import FleetAdamW
-from soarctl.trainers.fleet_weights import AdapterLayout
+from soarctl.trainers.fleet_weights import FleetWeights
 from soarctl.trainers.forward import Forward
 from soarctl.trainers.policy_gradient import Gradients, PolicyGradient
 from soarctl.trainers.reinforce import loss_terms
@@ -26,7 +26,7 @@ class Machinery:
     """What all fleets of an engine share."""
 
     forward: Forward
-    layout: AdapterLayout
+    weights: FleetWeights
     decoder: Decoder
     shipped: Callable[[], Shipped | None]
     """What samples in place of the decoder, if anything does."""
@@ -41,15 +41,20 @@ TREE_TOKENS = 256
 _numbers = count()
 
 
-class AdapterFleet(Fleet):
-    """S adapters in one tensor, and their optimizer."""
+class ModelFleet(Fleet):
+    """S policies side by side: their weights as the rows of one tensor, and the optimizer of all."""
 
-    def __init__(self, machinery: Machinery, starts_S: Sequence[Policy], options: Optimizer) -> None:
+    def __init__(
+        self, machinery: Machinery, starts_S: Sequence[Policy], options: Optimizer, device: torch.device
+    ) -> None:
         self._machinery, self._options = machinery, options
         self.name = f"fleet{next(_numbers)}"
         self.versions_S = [0] * len(starts_S)
-        weights_S_P = machinery.layout.rows(starts_S).to(machinery.forward.device)
-        self._optimizer = FleetAdamW(weights_S_P, options)
+        self._optimizer = FleetAdamW(machinery.weights.rows(starts_S).to(device), options)
+
+    def move(self, device: torch.device) -> None:
+        """Takes weights and moments to another device; they sample and learn on the model's alone."""
+        self._optimizer.move(device)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         if shipped := self._machinery.shipped():
@@ -58,9 +63,10 @@ class AdapterFleet(Fleet):
 
     @contextmanager
     def serve(self, policies: Sequence[int]) -> Generator[None]:
-        layout, forward = self._machinery.layout, self._machinery.forward
-        adapters = layout.for_decoding(self._optimizer.weights_S_P[list(policies)], forward.dtype)
-        with self._machinery.autocast(), bound(layout.layers, adapters):
+        weights_S_P = self._optimizer.weights_S_P
+        # Picking rows copies them, which with all of them would be for nothing.
+        rows_S_P = weights_S_P if len(policies) == len(weights_S_P) else weights_S_P[list(policies)]
+        with self._machinery.weights.sampling(rows_S_P), self._machinery.autocast():
             yield
 
     def reinforce(self, samples_S: Sequence[Sequence[GradedSample]]) -> list[StepStats]:
@@ -88,7 +94,7 @@ class AdapterFleet(Fleet):
         return {s: gaps_S[s] for s in completions_S}
 
     def snapshot(self, policy: int) -> Policy:
-        return self._machinery.layout.policy(self._optimizer.weights_S_P[policy])
+        return self._machinery.weights.policy(self._optimizer.weights_S_P[policy])
 
     def state(self) -> dict[str, NDArray[Any]]:
         return dict(self._optimizer.state())

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from soarctl.api import ModelError, Optimizer
 
+# Of the tables of (S, P) that a step works on at once: what it needs for a moment is a few times 256 MB in fp32.
+NUMBERS = 2**26
+
 
 def learning_rate(options: Optimizer, call: int) -> float:
     """The rate of the update with this index, counted from 0 over all calls, signal or not.
@@ -53,26 +56,38 @@ class FleetAdamW:
         norms = norms_S.double().cpu().numpy()
         moved_S = signal_S & np.isfinite(norms)
         if moved_S.any():
-            # A slice is updated in place; rows picked by index are copies that are written back.
             rows = slice(None) if moved_S.all() else torch.from_numpy(np.flatnonzero(moved_S))
             clip_S = (self.options.max_grad_norm / (norms_S + 1e-6)).clamp(max=1.0)
             self._updates_S[moved_S] += 1
-            self._adamw(rows, (gradients_S_P * clip_S[:, None])[rows], self._updates_S[moved_S], lr)
+            size = max(1, NUMBERS // len(moved_S))
+            for at in range(0, gradients_S_P.shape[1], size):
+                columns = slice(at, at + size)
+                gradients = gradients_S_P[:, columns] * clip_S[:, None]
+                self._adamw((rows, columns), gradients[rows], self._updates_S[moved_S], lr)
         return norms, moved_S
 
-    def _adamw(self, rows: slice | Tensor, gradients: Tensor, updates: NDArray[np.int64], lr: float) -> None:
+    def _adamw(
+        self, part: tuple[slice | Tensor, slice], gradients: Tensor, updates: NDArray[np.int64], lr: float
+    ) -> None:
         beta1, beta2 = self.options.betas
-        weights, mean, square = self.weights_S_P[rows], self._mean_S_P[rows], self._square_S_P[rows]
+        weights, mean, square = self.weights_S_P[part], self._mean_S_P[part], self._square_S_P[part]
         weights.mul_(1 - lr * self.options.weight_decay)
         mean.lerp_(gradients, 1 - beta1)
         square.mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
         step_size = self._column(lr / (1 - beta1**updates))
         spread = square.sqrt().div_(self._column((1 - beta2**updates) ** 0.5)).add_(self.options.eps)
         weights.sub_(step_size * mean / spread)
-        self.weights_S_P[rows], self._mean_S_P[rows], self._square_S_P[rows] = weights, mean, square
+        if not isinstance(part[0], slice):
+            # Rows picked by index are copies. Slices are updated in place.
+            self.weights_S_P[part], self._mean_S_P[part], self._square_S_P[part] = weights, mean, square
 
     def _column(self, values_S: NDArray[np.floating[Any]]) -> Tensor:
         return torch.tensor(values_S, dtype=torch.float32, device=self.weights_S_P.device)[:, None]
+
+    def move(self, device: torch.device) -> None:
+        """Takes all numbers to another device."""
+        self.weights_S_P = self.weights_S_P.to(device)
+        self._mean_S_P, self._square_S_P = self._mean_S_P.to(device), self._square_S_P.to(device)
 
     def state(self) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
         """Weights, moments and counts, as copies."""

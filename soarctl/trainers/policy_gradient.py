@@ -1,7 +1,7 @@
 """The gradients of a fleet, micro-batch by micro-batch."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from soarctl.api import ModelError, Optimizer
-from soarctl.trainers.fleet_linear import bound
-from soarctl.trainers.fleet_weights import AdapterLayout
+from soarctl.trainers.fleet_weights import FleetWeights
 from soarctl.trainers.forward import Forward
 from soarctl.trainers.reinforce import (
     MicroBatch,
@@ -36,18 +35,18 @@ class Gradients:
 
 
 class PolicyGradient:
-    """Works out gradients through a model that FleetLinear layers were installed in."""
+    """Works out gradients through a model that answers with the weights of a fleet."""
 
     def __init__(
         self,
         forward: Forward,
-        layout: AdapterLayout,
+        weights: FleetWeights,
         *,
         tokens: int,
         autocast: Callable[[], AbstractContextManager[None]],
         importance_cap: float | None = None,
     ) -> None:
-        self._forward, self._layout, self._tokens, self._autocast = forward, layout, tokens, autocast
+        self._forward, self._weights, self._tokens, self._autocast = forward, weights, tokens, autocast
         self._importance_cap = importance_cap
 
     def __call__(self, weights_S_P: Tensor, trees_S: Sequence[Sequence[Tree]], options: Optimizer) -> Gradients:
@@ -70,18 +69,13 @@ class PolicyGradient:
         # Policies without trees are left out of the model altogether; with all of them there is nothing to copy.
         whole = len(batch) == len(weights_S_P)
         policies = slice(None) if whole else torch.tensor(list(batch), device=self._forward.device)
-        leaves = {
-            name: view.detach().requires_grad_() for name, view in self._layout.views(weights_S_P[policies]).items()
-        }
-        logprobs_M = self._log_probs(leaves, table, options)
-        k3_M = torch.zeros_like(logprobs_M)
-        if options.kl:
-            with torch.no_grad():
-                reference_M = self._log_probs({}, table, options)
-            k3_M = k3(logprobs_M, reference_M)
-        loss = self._importance(logprobs_M, table) @ logprobs_M + table.kl_weight_M @ k3_M
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
-        totals_by_name = self._layout.views(totals.gradients_S_P)
+        reference_M = self._reference(table, options) if options.kl else None
+        with self._weights.learning(weights_S_P[policies]) as leaves:
+            logprobs_M = self._log_probs(table, options)
+            k3_M = torch.zeros_like(logprobs_M) if reference_M is None else k3(logprobs_M, reference_M)
+            loss = self._importance(logprobs_M, table) @ logprobs_M + table.kl_weight_M @ k3_M
+            gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        totals_by_name = self._weights.views(totals.gradients_S_P)
         for name, gradient in zip(leaves, gradients, strict=True):
             totals_by_name[name][policies] += gradient
         gap_M = (logprobs_M.detach() - table.sampler_M).abs()
@@ -100,10 +94,15 @@ class PolicyGradient:
         ratio_M = (logprobs_M.detach() - table.sampler_M).exp()
         return table.reward_weight_M * ratio_M.clamp(max=self._importance_cap)
 
-    def _log_probs(self, leaves: Mapping[str, Tensor], table: Tables, options: Optimizer) -> Tensor:
-        """logprobs_M of the predicted tokens; of the base model where there are no adapters."""
-        adapters = self._layout.low_rank(leaves, self._forward.dtype) if leaves else {}
-        with self._autocast(), bound(self._layout.layers, adapters):
+    @torch.no_grad()
+    def _reference(self, table: Tables, options: Optimizer) -> Tensor:
+        """logprobs_M under the base model."""
+        with self._weights.base():
+            return self._log_probs(table, options)
+
+    def _log_probs(self, table: Tables, options: Optimizer) -> Tensor:
+        """logprobs_M of the predicted tokens, as the model answers now."""
+        with self._autocast():
             logits_B_C_V = self._forward.train(table.ids_B_T, table.keep, table.positions_B_T, table.sees_B_T_T)
         return log_probs(logits_B_C_V[table.row_M, table.column_M], table.target_M, options.temperature)
 

@@ -15,6 +15,7 @@ from soarctl.api import (
     Engine,
     Fleet,
     GradedSample,
+    ModelError,
     ModelSource,
     Optimizer,
     Policy,
@@ -118,6 +119,7 @@ def test_our_own_trainers_pass(tmp_path: Path) -> None:
     prompts = ["ask:", "solve: CAT | up ="]
     accelerate = load(Trainer, "accelerate", {"width": 2, "rank": 4})
     check_trainer(accelerate, "package:soarctl_letters/model", prompts, max_new_tokens=8)
+    check_trainer(load(Trainer, "full", {"width": 2}), "package:soarctl_letters/model", prompts, max_new_tokens=8)
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(f'{{"prompt": "ask:", "completion": " {n} = {n}"}}\n' for n in range(100)))
     tiny = load(Trainer, "tiny", {"texts": str(texts), "updates": 40})
@@ -295,7 +297,39 @@ class NamelessEngine(ToyEngine):
         return {"base": "toy"}
 
 
-@pytest.mark.parametrize("defect", [NoTwoStarts, Nameless], ids=lambda defect: defect.__name__)
+class AdaptersOnly(ToyTrainer):
+    """export with merge=True is refused: adapters only"""
+
+    def load(self, model: ModelSource, seed: int) -> Engine:
+        return AdaptersOnlyEngine(self.side_by_side, self.can)
+
+
+class AdaptersOnlyEngine(ToyEngine):
+    def export(self, policy: Policy, directory: Path, *, merge: bool) -> None:
+        if merge:
+            raise ModelError("adapters only")
+        super().export(policy, directory, merge=merge)
+
+
+class WholeModels(ToyTrainer):
+    """A trainer without adapters."""
+
+    def load(self, model: ModelSource, seed: int) -> Engine:
+        return WholeModelsEngine(self.side_by_side, self.can)
+
+
+class WholeModelsEngine(ToyEngine):
+    def export(self, policy: Policy, directory: Path, *, merge: bool) -> None:
+        if not merge:
+            raise ModelError("whole models only")
+        super().export(policy, directory, merge=merge)
+
+
+def test_a_trainer_may_refuse_to_export_adapters() -> None:
+    check_trainer(WholeModels(), "toy", PROMPTS, lr=1.0)
+
+
+@pytest.mark.parametrize("defect", [NoTwoStarts, Nameless, AdaptersOnly], ids=lambda defect: defect.__name__)
 def test_a_planted_defect_of_an_engine_is_caught_and_named(defect: type[ToyTrainer]) -> None:
     with pytest.raises(ContractError, match=re.escape(str(defect.__doc__))):
         check_trainer(defect(), "toy", PROMPTS, lr=1.0)

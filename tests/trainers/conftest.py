@@ -17,8 +17,11 @@ from transformers import (
     Qwen2Config,
 )
 
+from soarctl.api import Engine
 from soarctl.trainers.accelerate import AccelerateTrainer
 from soarctl.trainers.engine import AccelerateEngine
+from soarctl.trainers.full import FullTrainer
+from soarctl.trainers.full_engine import FullEngine
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .:"
 SIZES = {
@@ -36,6 +39,7 @@ SIZES = {
 }
 CONFIGS = {
     "llama": LlamaConfig(num_key_value_heads=2, **SIZES),
+    "tied": LlamaConfig(num_key_value_heads=2, tie_word_embeddings=True, **SIZES),
     "qwen2": Qwen2Config(num_key_value_heads=4, **SIZES),
     "gpt_neox": GPTNeoXConfig(**SIZES),
     # Every other layer sees the last 8 tokens only.
@@ -97,6 +101,30 @@ def load(models: dict[str, Path]) -> Callable[..., AccelerateEngine]:
 
 
 @pytest.fixture(scope="session")
-def engine(load: Callable[..., AccelerateEngine]) -> AccelerateEngine:
+def load_full(models: dict[str, Path]) -> Callable[..., FullEngine]:
+    """The same with the full trainer."""
+
+    def load(base: str = "llama", **options: object) -> FullEngine:
+        engine = FullTrainer(device="cpu", **options).load(Source(str(models.get(base, base))), seed=0)
+        assert isinstance(engine, FullEngine)
+        return engine
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def adapters(load: Callable[..., AccelerateEngine]) -> AccelerateEngine:
     """A Llama with adapters of rank 4, for tests that do not change it."""
     return load(rank=4, alpha=8)
+
+
+@pytest.fixture(scope="session")
+def full(load_full: Callable[..., FullEngine]) -> FullEngine:
+    """A Llama whose weights are all trained, for tests that do not change it."""
+    return load_full()
+
+
+@pytest.fixture(params=["adapters", "full"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Both, one after the other."""
+    return request.getfixturevalue(request.param)

@@ -18,7 +18,7 @@ def prompts(*texts: str, policy: int = 0, samples: int = 1) -> list[Prompt]:
 
 
 def noisy(policy: Policy, seed: int, size: float = 0.3) -> Policy:
-    """The policy with other adapters: B is no longer zero."""
+    """The policy with other weights; of an adapter, B is no longer zero."""
     rng = np.random.default_rng(seed)
     return Policy({k: (v + size * rng.standard_normal(v.shape)).astype(np.float32) for k, v in policy.tensors.items()})
 
@@ -132,10 +132,10 @@ def test_a_completion_ends_at_eos_and_its_text_leaves_it_out(engine: Engine) -> 
         assert completion.finish == "eos" or len(completion.token_ids) == 30
 
 
-def test_a_completion_ends_at_a_stop_string_and_its_text_leaves_it_out(engine: Engine) -> None:
-    (free,) = fleet(engine).sample(prompts("abc", samples=200), Sampling(30))
+def test_a_completion_ends_at_a_stop_string_and_its_text_leaves_it_out(adapters: Engine) -> None:
+    (free,) = fleet(adapters).sample(prompts("abc", samples=200), Sampling(30))
     stop = free[0].text[3:5]
-    (stopped,) = fleet(engine).sample(prompts("abc", samples=200), Sampling(30, stop=("..........", stop)))
+    (stopped,) = fleet(adapters).sample(prompts("abc", samples=200), Sampling(30, stop=("..........", stop)))
     assert stopped[0].finish == "stop"
     for one, other in zip(free, stopped, strict=True):
         at = one.text.find(stop)

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from soarctl.api import (
     Completion,
     Engine,
+    Fleet,
     GradedSample,
     ModelError,
     Optimizer,
@@ -20,8 +21,10 @@ from soarctl.api import (
 )
 from soarctl.trainers import policy_gradient
 from soarctl.trainers.engine import AccelerateEngine
+from soarctl.trainers.full_engine import FullEngine
 
 Load = Callable[..., AccelerateEngine]
+LoadFull = Callable[..., FullEngine]
 KL = Optimizer(lr=1e-3, kl=0.05, temperature=0.8)
 
 
@@ -51,18 +54,28 @@ def related(rng: np.random.Generator, count: int) -> list[GradedSample]:
     return samples
 
 
+def numbers(fleet: Fleet, name: str) -> np.ndarray:
+    """What the fleet's state says by this name, of all policies."""
+    return np.concatenate([array for key, array in fleet.state().items() if key.rpartition(".")[2] == name])
+
+
 def reference_gradient(
     directory: str, policy: Policy, samples: Sequence[GradedSample], options: Optimizer, cap: float | None = None
 ) -> dict[str, np.ndarray]:
-    """The gradient of the loss by its definition: fp64, one sequence at a time, adapters added to the weights."""
+    """The gradient of the loss by its definition: fp64, one sequence at a time, all weights replaced, or adapters of
+    scale 2 added to them."""
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64)
     base = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64)
     leaves = {k: torch.tensor(v, dtype=torch.float64, requires_grad=True) for k, v in policy.tensors.items()}
     weights = dict(model.named_parameters())
-    for name in {key.rsplit(".", 1)[0] for key in leaves}:
+    adapted = {key.removesuffix(".lora_A") for key in leaves if key.endswith(".lora_A")}
+    for name in adapted:
         weights[f"{name}.weight"] = (
             weights[f"{name}.weight"] + 2.0 * leaves[f"{name}.lora_B"] @ leaves[f"{name}.lora_A"]
         )
+    if not adapted:
+        assert weights.keys() == leaves.keys()
+        weights = leaves
 
     def logprobs(logits: torch.Tensor, c: Completion) -> torch.Tensor:
         steps = (logits[0, len(c.prompt_ids) - 1 : -1] / options.temperature).log_softmax(1)
@@ -82,35 +95,56 @@ def reference_gradient(
     return {name: g.numpy() for name, g in zip(leaves, gradients, strict=True)}
 
 
-@pytest.mark.parametrize("tokens", [16384, 60, 1])
-@pytest.mark.parametrize("options", [KL, Optimizer(lr=1e-3, aggregation="seq_mean"), Optimizer(lr=1e-3)])
-def test_gradients_are_those_of_the_definition(
-    tokens: int, options: Optimizer, load: Load, models: dict[str, str]
+def compare_with_the_definition(
+    engine: AccelerateEngine | FullEngine,
+    directory: str,
+    samples_S: Sequence[list[GradedSample]],
+    options: Optimizer,
+    cap: float | None = None,
 ) -> None:
-    engine = load(rank=4, alpha=8, micro_batch_tokens=tokens)
-    rng = np.random.default_rng(0)
-    samples = [graded(rng, 5), related(rng, 16), graded(rng, 2, zeros=2)]
-    policies = [noisy(engine.start(), s) for s in range(3)]
+    policies = [noisy(engine.start(), s) for s in range(len(samples_S))]
     # One step of gradient descent by way of the moments: after it, mean = 0.1 x gradient.
-    fleet = engine.fleet(
-        policies,
-        Optimizer(**{f: getattr(options, f) for f in ("kl", "aggregation", "temperature")}, lr=1e-3, max_grad_norm=1e9),
-    )
-    stats = fleet.reinforce(samples)
-    mean_S_P = torch.from_numpy(np.array(fleet.state()["mean"]))
-    found = engine.machinery.layout.views(mean_S_P)
-    for s in range(3):
-        if s == 2 and options.kl == 0:
-            assert not stats[s].stepped
+    fleet = engine.fleet(policies, replace(options, max_grad_norm=1e9))
+    stats = fleet.reinforce(samples_S)
+    found = engine.machinery.weights.views(torch.from_numpy(numbers(fleet, "mean")))
+    for s, samples in enumerate(samples_S):
+        trained = [g for g in samples if g.advantage or options.kl]
+        assert stats[s].stepped == bool(trained)
+        if not trained:
             continue
-        expected = reference_gradient(models["llama"], policies[s], samples[s], options)
+        expected = reference_gradient(directory, policies[s], samples, options, cap)
         scale = max(abs(g).max() for g in expected.values())
         for name, gradient in expected.items():
             assert np.allclose(found[name][s].numpy() / 0.1, gradient, rtol=0, atol=1e-5 * scale), name
         norm = np.sqrt(sum((g**2).sum() for g in expected.values()))
         assert stats[s].grad_norm == pytest.approx(norm, rel=1e-4)
-        trained = [g for g in samples[s] if g.advantage or options.kl]
         assert stats[s].tokens == sum(len(g.completion.token_ids) for g in trained)
+
+
+OPTIONS = [KL, Optimizer(lr=1e-3, aggregation="seq_mean"), Optimizer(lr=1e-3)]
+
+
+@pytest.mark.parametrize("tokens", [16384, 60, 1])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_gradients_are_those_of_the_definition(
+    tokens: int, options: Optimizer, load: Load, models: dict[str, str]
+) -> None:
+    rng = np.random.default_rng(0)
+    samples_S = [graded(rng, 5), related(rng, 16), graded(rng, 2, zeros=2)]
+    engine = load(rank=4, alpha=8, micro_batch_tokens=tokens)
+    compare_with_the_definition(engine, models["llama"], samples_S, options)
+
+
+@pytest.mark.parametrize(
+    ("base", "tokens", "options"),
+    [("tied", 60, KL), ("llama", 1, KL), ("llama", 16384, OPTIONS[1]), ("gpt_neox", 60, OPTIONS[2])],
+)
+def test_gradients_of_all_weights_are_those_of_the_definition(
+    base: str, tokens: int, options: Optimizer, load_full: LoadFull, models: dict[str, str]
+) -> None:
+    rng = np.random.default_rng(0)
+    samples_S = [graded(rng, 5), related(rng, 16), graded(rng, 2, zeros=2)]
+    compare_with_the_definition(load_full(base, micro_batch_tokens=tokens), models[base], samples_S, options)
 
 
 @pytest.mark.parametrize("cap", [0.5, 2.0, 1e9])
@@ -119,28 +153,15 @@ def test_truncated_importance_weights_are_those_of_the_definition(
 ) -> None:
     engine = load(rank=4, alpha=8, importance_cap=cap)
     rng = np.random.default_rng(0)
-    # Each says that all its tokens had the log-prob -1, so the ratios are on both sides of the caps.
-    policy, samples = noisy(engine.start(), 0), [*graded(rng, 5), *related(rng, 16)]
-    fleet = engine.fleet([policy], replace(KL, max_grad_norm=1e9))
-    fleet.reinforce([samples])
-    found = engine.machinery.layout.views(torch.from_numpy(np.array(fleet.state()["mean"])))
-    expected = reference_gradient(models["llama"], policy, samples, KL, cap)
-    scale = max(abs(g).max() for g in expected.values())
-    for name, gradient in expected.items():
-        assert np.allclose(found[name][0].numpy() / 0.1, gradient, rtol=0, atol=1e-5 * scale), name
+    # Each sample says that all its tokens had the log-prob -1, so the ratios are on both sides of the caps.
+    compare_with_the_definition(engine, models["llama"], [[*graded(rng, 5), *related(rng, 16)]], KL, cap)
 
 
 def test_models_with_attention_windows_get_the_same_gradient_without_trees(load: Load, models: dict[str, str]) -> None:
     engine = load("gemma2", rank=4, alpha=8)
-    policy, samples = noisy(engine.start(), 0), related(np.random.default_rng(0), 12)
     assert not engine.machinery.forward.takes_trees
-    fleet = engine.fleet([policy], Optimizer(lr=1e-3, max_grad_norm=1e9))
-    fleet.reinforce([samples])
-    found = engine.machinery.layout.views(torch.from_numpy(np.array(fleet.state()["mean"])))
-    expected = reference_gradient(models["gemma2"], policy, samples, Optimizer(lr=1e-3))
-    scale = max(abs(g).max() for g in expected.values())
-    for name, gradient in expected.items():
-        assert np.allclose(found[name][0].numpy() / 0.1, gradient, rtol=0, atol=1e-5 * scale), name
+    samples = related(np.random.default_rng(0), 12)
+    compare_with_the_definition(engine, models["gemma2"], [samples], Optimizer(lr=1e-3))
 
 
 @pytest.mark.parametrize("options", [KL, Optimizer(lr=1e-3, warmup_steps=3, horizon=15)])
@@ -158,7 +179,7 @@ def test_a_policy_in_a_fleet_takes_the_steps_it_takes_alone(engine: Engine, opti
         assert not np.allclose(starts[5].tensors[name], tensor, rtol=0, atol=1e-4)
 
 
-def test_a_fleet_takes_the_steps_of_adamw_on_plain_lora(engine: Engine, models: dict[str, str]) -> None:
+def test_a_fleet_takes_the_steps_of_adamw(engine: Engine, models: dict[str, str]) -> None:
     start, options = noisy(engine.start(), 0), Optimizer(lr=1e-3, kl=0.05)
     fleet = engine.fleet([start], options)
     leaves = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in start.tensors.items()}
@@ -183,7 +204,7 @@ def test_a_policy_without_advantages_is_left_untouched(engine: Engine) -> None:
     assert (stats[0].tokens, stats[0].grad_norm) == (0, 0)
     for name, tensor in engine.start().tensors.items():
         assert (fleet.snapshot(0).tensors[name] == tensor).all()
-    assert fleet.state()["updates"].tolist() == [0, 1]
+    assert numbers(fleet, "updates").tolist() == [0, 1]
 
 
 def test_samplers_and_trainers_logprobs_agree(engine: Engine) -> None:
@@ -252,15 +273,25 @@ def test_a_sequence_that_does_not_fit_by_itself_is_an_error(load: Load, monkeypa
     )
 
 
-def test_adapters_of_a_bf16_model_are_fp32_and_learn(load: Load) -> None:
-    engine = load(dtype="bfloat16", rank=4)
+def learn_once_in_bf16(engine: Engine) -> dict[str, np.ndarray]:
+    """What one update at a rate of 1e-5 adds to each tensor."""
     assert engine.facts["dtype"] == "bfloat16"
     fleet = engine.fleet([engine.start()], Optimizer(lr=1e-5))
     completions = fleet.sample([Prompt(0, "abc", 4, Stream((0,)))], Sampling(8))[0]
     (stats,) = fleet.reinforce([[GradedSample(c, (-1.0) ** i) for i, c in enumerate(completions)]])
     assert stats.stepped
     assert stats.logprob_gap < 0.05
-    for name, tensor in fleet.snapshot(0).tensors.items():
-        assert tensor.dtype == np.float32
+    learned = fleet.snapshot(0).tensors
+    assert all(tensor.dtype == np.float32 for tensor in learned.values())
+    return {name: learned[name] - start for name, start in engine.start().tensors.items()}
+
+
+def test_adapters_of_a_bf16_model_are_fp32_and_learn(load: Load) -> None:
+    for name, change in learn_once_in_bf16(load(dtype="bfloat16", rank=4)).items():
         # A step that bf16 would round away.
-        assert name.endswith("A") or abs(tensor).max() == pytest.approx(1e-5, rel=0.02)
+        assert name.endswith("A") or abs(change).max() == pytest.approx(1e-5, rel=0.02)
+
+
+def test_master_weights_of_a_bf16_model_are_fp32_and_learn(load_full: LoadFull) -> None:
+    for change in learn_once_in_bf16(load_full(dtype="bfloat16")).values():
+        assert abs(change).max() == pytest.approx(1e-5, rel=0.02)

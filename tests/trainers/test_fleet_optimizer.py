@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from soarctl.api import ModelError, Optimizer
+from soarctl.trainers import fleet_optimizer
 from soarctl.trainers.fleet_optimizer import FleetAdamW, learning_rate
 
 OPTIONS = Optimizer(lr=0.01, warmup_steps=3, horizon=20, weight_decay=0.1, max_grad_norm=2.0)
@@ -41,6 +42,17 @@ def test_a_policy_without_signal_keeps_every_bit_but_its_schedule_goes_on() -> N
     moved = fleet.weights_S_P[1] - start[1] * (1 - 0.1 * learning_rate(OPTIONS, 1))
     assert moved.abs().max().item() == pytest.approx(learning_rate(OPTIONS, 1), rel=1e-3)
     assert (fleet.state()["weights"][0] == state["weights"][0]).all()
+
+
+def test_a_step_in_parts_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = FleetAdamW(gradients(99), OPTIONS), FleetAdamW(gradients(99), OPTIONS)
+    for step, signal in enumerate(([True] * 3, [True, False, True])):
+        whole.step(gradients(step), np.array(signal))
+        with monkeypatch.context() as patch:
+            patch.setattr(fleet_optimizer, "NUMBERS", 3 * 16)  # parts of 16, 16, 16 and 2 numbers
+            parts.step(gradients(step), np.array(signal))
+    for name, tensor in whole.state().items():
+        assert np.allclose(parts.state()[name], tensor, rtol=0, atol=1e-7)
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing() -> None:

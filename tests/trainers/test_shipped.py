@@ -71,7 +71,7 @@ class SecondCopy(InferenceEngine):
 
     def _sample(self, request: Request, sampling: Sampling) -> list[Completion]:
         room = min(request.max_new_tokens, self._early or request.max_new_tokens)
-        text = self.engine._base.tokenizer.decode(request.prompt_ids)
+        text = self.engine._loaded.base.tokenizer.decode(request.prompt_ids)
         prompt = Prompt(0, text, request.samples, Stream(("engine", request.seed)))
         asked = replace(sampling, max_new_tokens=room, stop=sampling.stop if self._stops else ())
         return self.fleets[request.policy].sample([prompt], asked)[0]
@@ -124,10 +124,10 @@ def graded(groups: Sequence[Sequence[Completion]]) -> list[GradedSample]:
 @pytest.mark.parametrize("options", [{}, {"stops": False}, {"early": 3}, {"early": 1, "stops": False}])
 @pytest.mark.parametrize("stop", [(), (" ", "e"), ("ab", "n.")])
 def test_completions_are_those_of_the_decoder_wherever_the_engine_stops(
-    engine: AccelerateEngine, shipping: Load, options: dict[str, Any], stop: tuple[str, ...]
+    adapters: AccelerateEngine, shipping: Load, options: dict[str, Any], stop: tuple[str, ...]
 ) -> None:
     sampling = replace(GREEDY, stop=stop)
-    ours, theirs = two(engine).sample(asked(), sampling), two(shipping(**options)).sample(asked(), sampling)
+    ours, theirs = two(adapters).sample(asked(), sampling), two(shipping(**options)).sample(asked(), sampling)
     for one, other in zip((c for g in ours for c in g), (c for g in theirs for c in g), strict=True):
         assert replace(other, logprobs=one.logprobs) == one
         assert other.logprobs == pytest.approx(one.logprobs, abs=1e-5)

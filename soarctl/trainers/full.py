@@ -1,0 +1,23 @@
+"""Full fine-tuning, as in the paper: every weight of the model is trained.
+
+Options only, and no torch; `full_engine` does the work.
+"""
+
+from pydantic import PositiveInt
+
+from soarctl.api import Engine, ModelSource
+from soarctl.trainers.options import ModelTrainer, before_torch
+
+
+class FullTrainer(ModelTrainer):
+    """Trains all weights of the model, in fp32, with policies that take turns in one copy of it."""
+
+    width: PositiveInt = 1
+    """Students in memory at the same time. They train one after another all the same: each has four times the model's
+    size in fp32 numbers, so more of them cost memory and save nothing."""
+
+    def load(self, model: ModelSource, seed: int) -> Engine:
+        before_torch()
+        from soarctl.trainers.full_engine import FullEngine
+
+        return FullEngine(self, model)

@@ -1,0 +1,35 @@
+"""Options that all trainers share which hold a transformers model in memory. No torch, as in every entry point."""
+
+import os
+from abc import ABC
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from soarctl.api import Trainer
+
+
+class ModelTrainer(Trainer, ABC):
+    """A trainer with one model in memory, through accelerate, on a CPU or one GPU."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights that compute; what is trained is fp32 always, and so is its optimizer. `auto`: float32 on CPU,
+    bfloat16 on a GPU."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """`bf16` computes in bfloat16 over weights of another dtype, through accelerate's autocast."""
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto`: what accelerate finds."""
+    micro_batch_tokens: PositiveInt | None = None
+    """Most tokens in one forward and backward, padding included; halved when memory runs out. By default 2048 on a CPU,
+    whose caches hold that much, and 16384 on a GPU."""
+    max_sequences: PositiveInt = 4096
+    """Most sequences sampled at once; halved when memory runs out."""
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """Implementation of attention in transformers. `auto`: sdpa where the architecture has it."""
+
+
+def before_torch() -> None:
+    """What is to be set before torch is imported for the first time."""
+    # Threads that wait for each other by spinning cost a busy machine twenty times the time, and a quiet one saves
+    # next to nothing. The runtime reads this once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
