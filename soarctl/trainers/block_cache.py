@@ -8,60 +8,73 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 # Positions that are allocated at once, at the least. transformers' own cache copies all it holds at every token.
-BLOCK = 16
+BLOCK = 32
 
 
 class BlockLayer(CacheLayerMixin):
-    """One layer: keys and values as (B, heads, capacity, width), of which the first `length` positions are filled."""
+    """One layer: keys and values as (rows, heads, positions, width), the first `rows` and `length` of them in use."""
 
     is_sliding = False
     is_croppable = False
 
-    def __init__(self, length: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.length = length
+        self.rows, self.length = 0, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         # What is read in one go is gathered into a larger layer before anything is added.
-        self.keys = _room(key_states, key_states.shape[0], key_states.shape[2])
-        self.values = _room(value_states, value_states.shape[0], value_states.shape[2])
+        self.rows, _, positions, _ = key_states.shape
+        self.keys = key_states.new_empty(self.rows, key_states.shape[1], positions, key_states.shape[3])
+        self.values = value_states.new_empty(self.rows, value_states.shape[1], positions, value_states.shape[3])
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None
-        assert self.values is not None
         end = self.length + key_states.shape[2]
-        if end > self.keys.shape[2]:
-            rows_B = torch.arange(self.keys.shape[0], device=self.keys.device)
-            self.keys, self.values = self._gathered(rows_B)
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        if end > self._tensors()[0].shape[2]:
+            self._reserve(self.rows, end)
+        begin, self.length = self.length, end
+        keys, values = self.filled()
+        keys[:, :, begin:] = key_states
+        values[:, :, begin:] = value_states
+        return keys, values
 
     def gathered(self, rows_B: Tensor) -> "BlockLayer":
         """A layer of these rows, which may repeat, with room for another block."""
-        layer = BlockLayer(self.length)
-        layer.keys, layer.values = self._gathered(rows_B)
+        layer = BlockLayer()
+        layer.rows, layer.length = len(rows_B), self.length
+        layer.keys, layer.values = (
+            _copied(states[:, :, : self.length], rows_B, len(rows_B), self.length + 1) for states in self._tensors()
+        )
         layer.is_initialized = True
         return layer
 
     def move(self, sources_M: Tensor, targets_M: Tensor, size: int) -> None:
-        """Writes some rows over others, then drops all after the first `size`."""
-        for states in (self.keys, self.values):
-            assert states is not None
+        """Copies some rows to places of others, or to new places; then there are `size` rows."""
+        if size > len(self._tensors()[0]):
+            # Memory that is not written to costs a CPU nothing, and elsewhere rows never become more.
+            self._reserve(2 * size, self.length)
+        for states in self._tensors():
             filled = states[:, :, : self.length]
-            filled.index_copy_(0, targets_M, filled.index_select(0, sources_M))
-        assert self.keys is not None
-        assert self.values is not None
-        self.keys, self.values = self.keys[:size], self.values[:size]
+            filled.index_copy_(0, targets_M.to(states.device), filled.index_select(0, sources_M.to(states.device)))
+        self.rows = size
 
-    def _gathered(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
+    def _reserve(self, rows: int, positions: int) -> None:
+        kept_B = torch.arange(self.rows, device=self._tensors()[0].device)
+        self.keys, self.values = (
+            _copied(states[:, :, : self.length], kept_B, rows, positions) for states in self._tensors()
+        )
+
+    def filled(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of all rows."""
+        keys, values = self._tensors()
+        return keys[: self.rows, :, : self.length], values[: self.rows, :, : self.length]
+
+    def _tensors(self) -> tuple[Tensor, Tensor]:
         assert self.keys is not None
         assert self.values is not None
-        return _copied(self.keys[:, :, : self.length], rows_B), _copied(self.values[:, :, : self.length], rows_B)
+        return self.keys, self.values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -88,12 +101,14 @@ class BlockCache(Cache):
         """Takes these rows, which may repeat, in place of all."""
         # One layer after the other, so that little is held twice.
         for i, layer in enumerate(cast(list[BlockLayer], self.layers)):
-            self.layers[i] = layer.gathered(rows_B)
+            self.layers[i] = layer.gathered(rows_B.to(layer.filled()[0].device))
 
-    def move(self, sources_M: Tensor, targets_M: Tensor, size: int) -> None:
-        """Writes some rows over others, then drops all after the first `size`. Nothing is allocated for the rest."""
+    def move(self, sources_B: Tensor) -> None:
+        """Puts at b what was row sources_B[b], for all rows that there are from now on."""
+        targets_M = torch.nonzero(sources_B != torch.arange(len(sources_B)))[:, 0]
+        sources_M = sources_B[targets_M]
         for layer in cast(list[BlockLayer], self.layers):
-            layer.move(sources_M, targets_M, size)
+            layer.move(sources_M, targets_M, len(sources_B))
 
 
 def joined(caches: Sequence[BlockCache]) -> BlockCache:
@@ -112,11 +127,9 @@ def joined(caches: Sequence[BlockCache]) -> BlockCache:
     return cache
 
 
-def _room(like: Tensor, rows: int, capacity: int) -> Tensor:
-    return like.new_empty(rows, like.shape[1], capacity, like.shape[3])
-
-
-def _copied(filled: Tensor, rows_B: Tensor) -> Tensor:
-    copied = _room(filled, len(rows_B), filled.shape[2] + max(BLOCK, filled.shape[2] // 4))
-    torch.index_select(filled, 0, rows_B, out=copied[:, :, : filled.shape[2]])
+def _copied(filled: Tensor, rows_B: Tensor, rows: int, positions: int) -> Tensor:
+    """Some rows of a tensor, in one with room for `rows` rows and at least `positions` positions."""
+    _, heads, length, width = filled.shape
+    copied = filled.new_empty(rows, heads, positions + max(BLOCK, positions // 4), width)
+    torch.index_select(filled, 0, rows_B, out=copied[: len(rows_B), :, :length])
     return copied

@@ -1,4 +1,9 @@
-"""One decode batch, from prompts to sampled tokens."""
+"""One decode batch, from prompts to sampled tokens.
+
+Samples of one prompt that begin alike have the same next distribution. So on a CPU the model works on *branches*: each
+beginning once, for all samples that share it, and a branch forks where they part. On a GPU, which would have to wait
+for Python to see where they part, every sample has a branch of its own.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +22,8 @@ from soarctl.trainers.stops import StopFinder
 
 # Prompt tokens that are read in one forward.
 PREFILL_TOKENS = 2**14
-# Finished rows are dropped when the rest is at most this share of the batch: moving others into their places is then
-# earned back within a few tokens.
+# Branches that are done are dropped when the rest is at most this share of the batch: moving others into their places
+# is then earned back within a few tokens.
 WORTH_DROPPING = 15 / 16
 
 Finish = Literal["eos", "stop", "length"]
@@ -47,29 +52,37 @@ class Sampled:
     finish: Finish
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The model after M prompts: each policy's different ones, and as many for all policies."""
+
+    logits_M_V: Tensor
+    cache: BlockCache
+    pads_M: Tensor
+    place_S_U: NDArray[np.int64]
+    """Which of the M is prompt u of policy s."""
+
+
 @dataclass(slots=True)
 class _Running:
-    """The sequences in the batch at present, policy by policy, and what was sampled for each so far."""
+    """The A rows that have not ended, policy by policy, and the B branches that the model works on for them.
 
-    index_B: NDArray[np.int64]
-    """Which row of the batch's list each one is; fillers are the one after the last."""
-    alive_B: NDArray[np.bool_]
+    Branches come in equal parts for each policy, filled up with some that no row is on.
+    """
+
+    row_A: NDArray[np.int64]
+    branch_A: NDArray[np.int64]
     positions_B: Tensor
     mask: Tensor | None
-    uniforms_B_T: Tensor
-    tokens_B_T: Tensor
-    logprobs_B_T: Tensor
+    cache: BlockCache
 
-    def keep(self, kept_B: Tensor) -> None:
-        """Drops all sequences but these."""
-        self.index_B, self.alive_B = self.index_B[kept_B.cpu().numpy()], self.alive_B[kept_B.cpu().numpy()]
-        self.positions_B, self.uniforms_B_T = self.positions_B[kept_B], self.uniforms_B_T[kept_B]
-        self.tokens_B_T, self.logprobs_B_T = self.tokens_B_T[kept_B], self.logprobs_B_T[kept_B]
-        self.mask = None if self.mask is None else self.mask[kept_B]
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """row_A and branch_A as tensors."""
+        return torch.from_numpy(self.row_A).to(device), torch.from_numpy(self.branch_A).to(device)
 
 
 class DecodeBatch:
-    """Samples rows of several policies together: equally many for each, filled up with rows that count for nothing."""
+    """Samples rows of several policies together."""
 
     def __init__(
         self,
@@ -82,167 +95,164 @@ class DecodeBatch:
         self._forward, self._sampling, self._finder = forward, sampling, finder
         self._eos_ids = np.array(eos_ids, np.int64)
         self._rows_S = rows_S
-        self._rows_N = [row for rows in rows_S for row in rows]
-        self._ends = dict[int, tuple[int, Finish]]()
-        # One line more than rows, which takes what fillers produce.
-        shape = (len(self._rows_N) + 1, max(row.room for row in self._rows_N))
-        self._tokens_N_T, self._logprobs_N_T = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        rows_N = [row for rows in rows_S for row in rows]
+        self._room_N = np.array([row.room for row in rows_N])
+        self._policy_N = np.repeat(np.arange(len(rows_S)), [len(rows) for rows in rows_S])
+        last, device = int(self._room_N.max()), forward.device
+        uniforms_N_T = torch.from_numpy(np.stack([row.uniforms_T[:last] for row in rows_N]))
+        self._uniforms_N_T = uniforms_N_T.to(device, wide_float(device))
+        self._tokens_N_T = torch.zeros(len(rows_N), last, dtype=torch.long, device=device)
+        self._logprobs_N_T = torch.zeros(len(rows_N), last, device=device)
+        self._length_N = np.zeros(len(rows_N), np.int64)
+        self._finish_N: list[Finish] = ["length"] * len(rows_N)
+        self._forks = forks(device)
+        # Looking at tokens makes a GPU wait, so there it is done every few tokens only.
+        self._interval = 1 if self._forks else 8
 
     def run(self) -> list[Sampled]:
         """All rows to their ends, in order."""
-        running, cache, logits_B_V = self._start()
-        # Looking at tokens makes a GPU wait for Python, so there it is done every few tokens only.
-        interval = 1 if self._forward.device.type == "cpu" else 8
-        looked = 0
-        for t in range(last := self._tokens_N_T.shape[1]):
-            running.tokens_B_T[:, t], running.logprobs_B_T[:, t] = draw(
-                logits_B_V, running.uniforms_B_T[:, t], self._sampling
-            )
-            if (t + 1) % interval == 0 or t + 1 == last:
-                self._look(running, looked, t + 1)
-                looked = t + 1
-                if not running.alive_B.any():
+        running, logits_B_V = self._start()
+        row_A, branch_A = running.on(self._forward.device)
+        seen, last = 0, self._tokens_N_T.shape[1]
+        for t in range(last):
+            tokens_A, logprobs_A = draw(logits_B_V, branch_A, self._uniforms_N_T[row_A, t], self._sampling)
+            self._tokens_N_T[row_A, t], self._logprobs_N_T[row_A, t] = tokens_A, logprobs_A
+            if (t + 1) % self._interval == 0 or t + 1 == last:
+                self._regroup(running, self._look(running.row_A, seen, t + 1), t)
+                if not len(running.row_A):
                     break
-                self._drop_finished(running, cache, looked)
-            logits_B_V = self._forward.extend(running.tokens_B_T[:, t], running.positions_B, running.mask, cache)
+                row_A, branch_A = running.on(self._forward.device)
+                seen = t + 1
+            tokens_B = torch.zeros_like(running.positions_B)
+            tokens_B[branch_A] = self._tokens_N_T[row_A, t]
+            logits_B_V = self._forward.extend(tokens_B, running.positions_B, running.mask, running.cache)
             running.positions_B += 1
-        self._save(running, looked)
-        return [self._sampled(n) for n in range(len(self._rows_N))]
+        return self._sampled()
 
-    def _start(self) -> tuple[_Running, BlockCache, Tensor]:
-        """The rows laid out, with the cache and the logits_B_V that follow their prompts."""
+    def _start(self) -> tuple[_Running, Tensor]:
+        """The rows on their branches, and the logits_B_V that follow the prompts of these."""
         prompts_S = [list({row.prompt_ids: None for row in rows}) for rows in self._rows_S]
-        logits_M_V, caches, place_S_U = self._read(prompts_S)
-        width = max(len(rows) for rows in self._rows_S)
-        index_S_W = np.full((len(self._rows_S), width), len(self._rows_N))
-        place_S_W = np.repeat(place_S_U[:, :1], width, axis=1)
-        n = 0
-        for s, rows in enumerate(self._rows_S):
-            number = {prompt: u for u, prompt in enumerate(prompts_S[s])}
-            index_S_W[s, : len(rows)] = np.arange(n, n + len(rows))
-            place_S_W[s, : len(rows)] = place_S_U[s, [number[row.prompt_ids] for row in rows]]
-            n += len(rows)
+        read = self._read(prompts_S)
+        # With forks a branch is a prompt; without, it is a row.
+        width = max(map(len, prompts_S if self._forks else self._rows_S))
+        place_S_W = np.repeat(read.place_S_U[:, :1], width, axis=1)
+        branches = list[NDArray[np.int64]]()
+        for s, (prompts, rows) in enumerate(zip(prompts_S, self._rows_S, strict=True)):
+            number = {prompt: u for u, prompt in enumerate(prompts)}
+            prompt_K = np.array([number[row.prompt_ids] for row in rows])
+            branch_K = prompt_K if self._forks else np.arange(len(rows))
+            place_S_W[s, branch_K] = read.place_S_U[s, prompt_K]
+            branches.append(branch_K + s * width)
         place_B = torch.from_numpy(place_S_W.ravel()).to(self._forward.device)
-        cache = joined(caches)
-        cache.gather(place_B)
-        return self._running(index_S_W.ravel(), cache.length), cache, logits_M_V[place_B]
+        positions_B = read.cache.length - read.pads_M[place_B]
+        cache, mask = self._forward.branch_off(read.cache, read.pads_M, place_B, self._tokens_N_T.shape[1])
+        running = _Running(np.arange(len(self._room_N)), np.concatenate(branches), positions_B, mask, cache)
+        return running, read.logits_M_V[place_B]
 
-    def _read(
-        self, prompts_S: Sequence[Sequence[tuple[int, ...]]]
-    ) -> tuple[Tensor, list[BlockCache], NDArray[np.int64]]:
-        """Reads each policy's different prompts, padded on the left, in parts that fit.
-
-        Returns:
-            logits_M_V and the caches of the parts, M counted through all of them; and place_S_U, which of the M
-            prompt u of policy s is.
-        """
+    def _read(self, prompts_S: Sequence[Sequence[tuple[int, ...]]]) -> _Read:
+        """Reads each policy's different prompts, padded on the left, in parts that fit."""
         ids_S_U_T, pads_S_U = _padded(prompts_S)
         policies, count, length = ids_S_U_T.shape
         ids, pads = torch.from_numpy(ids_S_U_T), torch.from_numpy(pads_S_U)
         size = max(1, PREFILL_TOKENS // (policies * length))
-        logits, caches, place_S_U = list[Tensor](), list[BlockCache](), np.zeros((policies, count), np.int64)
+        parts, place_S_U = list[tuple[Tensor, BlockCache, Tensor]](), np.zeros((policies, count), np.int64)
         for at in range(0, count, size):
             part = ids[:, at : at + size]
             place_S_U[:, at : at + size] = policies * at + np.arange(part.shape[0] * part.shape[1]).reshape(
                 part.shape[:2]
             )
-            part_logits_V, cache = self._forward.read(
-                part.flatten(0, 1).to(self._forward.device),
-                pads[:, at : at + size].flatten().to(self._forward.device),
-            )
-            logits.append(part_logits_V)
-            caches.append(cache)
-        return torch.cat(logits), caches, place_S_U
+            pads_M = pads[:, at : at + size].flatten().to(self._forward.device)
+            parts.append((*self._forward.read(part.flatten(0, 1).to(self._forward.device), pads_M), pads_M))
+        logits, caches, pads_of_parts = zip(*parts, strict=True)
+        return _Read(torch.cat(logits), joined(caches), torch.cat(pads_of_parts), place_S_U)
 
-    def _running(self, index_B: NDArray[np.int64], length: int) -> _Running:
-        """The rows with these indices after prompts of `length` positions, padding included."""
-        device, (_, last) = self._forward.device, self._tokens_N_T.shape
-        # A filler repeats its policy's first prompt, but for its mask it may as well be any row.
-        rows = [self._rows_N[min(n, len(self._rows_N) - 1)] for n in index_B]
-        sizes_B = torch.tensor([len(row.prompt_ids) for row in rows], device=device)
-        uniforms_B_T = np.stack([row.uniforms_T[:last] for row in rows])
-        return _Running(
-            index_B=index_B,
-            alive_B=index_B < len(self._rows_N),
-            positions_B=sizes_B,
-            mask=self._forward.padding_mask(length - sizes_B, length + last),
-            uniforms_B_T=torch.from_numpy(uniforms_B_T).to(device, wide_float(device)),
-            tokens_B_T=torch.zeros(len(rows), last, dtype=torch.long, device=device),
-            logprobs_B_T=torch.zeros(len(rows), last, device=device),
-        )
-
-    def _look(self, running: _Running, seen: int, now: int) -> None:
-        """Notes which rows have ended by their tokens `seen` to `now`."""
-        tokens_B_T = running.tokens_B_T[:, seen:now].cpu().numpy()
-        eos_B_T = np.isin(tokens_B_T, self._eos_ids)
-        suspect_B_T = eos_B_T | self._finder.suspects(tokens_B_T)
-        room_B = np.array([self._rows_N[n].room if n < len(self._rows_N) else 0 for n in running.index_B])
-        for b in np.flatnonzero(running.alive_B & (suspect_B_T.any(1) | (room_B <= now))):
-            end = self._end(running.tokens_B_T[b], eos_B_T[b], suspect_B_T[b], seen, int(room_B[b]))
+    def _look(self, row_A: NDArray[np.int64], seen: int, now: int) -> NDArray[np.bool_]:
+        """Notes which rows have ended by their tokens `seen` to `now`; returns which have not."""
+        tokens_A_T = self._tokens_N_T[:, seen:now].cpu().numpy()[row_A]
+        eos_A_T = (tokens_A_T[:, :, None] == self._eos_ids).any(2)
+        suspect_A_T = self._finder.suspects(tokens_A_T)
+        goes_on_A = np.ones(len(row_A), np.bool_)
+        may_end_A = eos_A_T.any(1) | suspect_A_T.any(1) | (self._room_N[row_A] <= now)
+        for a in np.flatnonzero(may_end_A).tolist():
+            row = int(row_A[a])
+            end = self._end(row, eos_A_T[a].tolist(), suspect_A_T[a].tolist(), seen)
             if end is not None:
-                self._ends[int(running.index_B[b])] = end
-                running.alive_B[b] = False
+                self._length_N[row], self._finish_N[row] = end
+                goes_on_A[a] = False
+        return goes_on_A
 
-    def _end(
-        self, tokens_T: Tensor, eos_T: NDArray[np.bool_], suspect_T: NDArray[np.bool_], seen: int, room: int
-    ) -> tuple[int, Finish] | None:
-        """Length and reason, if the sequence ends within the tokens looked at."""
+    def _end(self, row: int, eos_T: Sequence[bool], suspect_T: Sequence[bool], seen: int) -> tuple[int, Finish] | None:
+        """Length and reason, if the row ends within the tokens looked at."""
         for length, (eos, suspect) in enumerate(zip(eos_T, suspect_T, strict=True), seen + 1):
             if eos:
                 return length, "eos"
-            if suspect and self._finder.contains(tokens_T[:length].tolist()):
+            if suspect and self._finder.contains(self._tokens_N_T[row, :length].tolist()):
                 return length, "stop"
-            if length == room:
+            if length == self._room_N[row]:
                 return length, "length"
         return None
 
-    def _drop_finished(self, running: _Running, cache: BlockCache, now: int) -> None:
-        alive_S_W = running.alive_B.reshape(len(self._rows_S), -1)
-        width = int(alive_S_W.sum(1).max())
-        if width > WORTH_DROPPING * alive_S_W.shape[1]:
+    def _regroup(self, running: _Running, goes_on_A: NDArray[np.bool_], t: int) -> None:
+        """Leaves the rows that have ended behind, and parts those that drew different tokens at `t`."""
+        running.row_A, running.branch_A = running.row_A[goes_on_A], running.branch_A[goes_on_A]
+        if not len(running.row_A):
             return
-        self._save(running, now)
-        sources_B, alive_B = packed(alive_S_W, width)
-        moved_M = np.flatnonzero(sources_B != np.arange(len(sources_B)))
-        device = self._forward.device
-        running.keep(torch.from_numpy(sources_B).to(device))
-        # A place that no row needs goes on with what is in it, which from now on counts for nothing.
-        running.alive_B, running.index_B[~alive_B] = alive_B, len(self._rows_N)
-        cache.move(
-            torch.from_numpy(sources_B[moved_M]).to(device), torch.from_numpy(moved_M).to(device), len(sources_B)
-        )
+        keys_A = running.branch_A
+        if self._forks:
+            tokens_A = self._tokens_N_T[:, t].numpy()[running.row_A]
+            keys_A = keys_A * (int(tokens_A.max()) + 1) + tokens_A
+        _, first_C, child_A = np.unique(keys_A, return_index=True, return_inverse=True)
+        parents_C, policy_C = running.branch_A[first_C], self._policy_N[running.row_A[first_C]]
+        before, policies = len(running.positions_B), len(self._rows_S)
+        width = int(np.bincount(policy_C).max())
+        if WORTH_DROPPING * before < width * policies <= before:
+            width = before // policies
+        places_C = placed(parents_C, policy_C, width, policies)
+        running.branch_A = places_C[child_A]
+        # A place without a branch goes on with what is in it, which counts for nothing.
+        sources_B = np.minimum(np.arange(width * policies), before - 1)
+        sources_B[places_C] = parents_C
+        if len(sources_B) != before or (sources_B != np.arange(before)).any():
+            sources = torch.from_numpy(sources_B)
+            running.cache.move(sources)
+            sources = sources.to(self._forward.device)
+            running.positions_B = running.positions_B[sources]
+            running.mask = None if running.mask is None else running.mask[sources]
 
-    def _save(self, running: _Running, now: int) -> None:
-        self._tokens_N_T[running.index_B, :now] = running.tokens_B_T[:, :now].cpu().numpy()
-        self._logprobs_N_T[running.index_B, :now] = running.logprobs_B_T[:, :now].cpu().numpy()
+    def _sampled(self) -> list[Sampled]:
+        tokens_N_T, logprobs_N_T = self._tokens_N_T.tolist(), self._logprobs_N_T.tolist()
+        return [
+            Sampled(tuple(tokens_T[:length]), tuple(logprobs_T[:length]), finish)
+            for tokens_T, logprobs_T, length, finish in zip(
+                tokens_N_T, logprobs_N_T, self._length_N.tolist(), self._finish_N, strict=True
+            )
+        ]
 
-    def _sampled(self, n: int) -> Sampled:
-        length, finish = self._ends[n]
-        return Sampled(
-            tuple(self._tokens_N_T[n, :length].tolist()), tuple(self._logprobs_N_T[n, :length].tolist()), finish
-        )
+
+def forks(device: torch.device) -> bool:
+    """Whether rows share branches: where looking at each token costs no waiting."""
+    return device.type == "cpu"
 
 
-def packed(alive_S_W: NDArray[np.bool_], width: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """A narrower rectangle in which as many rows as possible stay where they are.
+def placed(parents_C: NDArray[np.int64], policy_C: NDArray[np.int64], width: int, policies: int) -> NDArray[np.int64]:
+    """Where branches go in a batch of `policies` parts, `width` places each, so that few have to be moved.
 
     Args:
-        alive_S_W: the rows to keep; at most `width` in each line.
-        width: of the new rectangle.
+        parents_C: the places that they come from, in ascending order; several come from one where it forks.
+        policy_C: whose they are, ascending; at most `width` of each.
 
     Returns:
-        Which row goes to each place, by their places in the old rectangle, and which of the places are needed.
+        places_C, all different. The first branch of a parent stays where that was, if its policy's part is still there.
     """
-    sources_B = np.arange(len(alive_S_W) * width)
-    needed_B = np.zeros(len(sources_B), np.bool_)
-    for s, alive_W in enumerate(alive_S_W):
-        rows, part = np.flatnonzero(alive_W) + s * len(alive_W), np.arange(s * width, (s + 1) * width)
-        moving = np.setdiff1d(rows, part)
-        free = np.setdiff1d(part, rows)[: len(moving)]
-        sources_B[free] = moving
-        needed_B[free] = True
-        needed_B[np.intersect1d(rows, part)] = True
-    return sources_B, needed_B
+    stays_C = (np.diff(parents_C, prepend=-1) > 0) & (parents_C // width == policy_C)
+    taken_B = np.zeros(width * policies, np.bool_)
+    taken_B[parents_C[stays_C]] = True
+    free = np.flatnonzero(~taken_B)
+    moving = policy_C[~stays_C]
+    nth_of_policy = np.arange(len(moving)) - np.searchsorted(moving, moving)
+    places_C = parents_C.copy()
+    places_C[~stays_C] = free[np.searchsorted(free, moving * width) + nth_of_policy]
+    return places_C
 
 
 def _padded(prompts_S: Sequence[Sequence[tuple[int, ...]]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -14,48 +14,50 @@ def wide_float(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def draw(logits_B_V: Tensor, uniforms_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """The token of each row, and its log-prob under the distribution that it was drawn from.
+def draw(logits_B_V: Tensor, branch_A: Tensor | None, uniforms_A: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The token of each of A rows, and its log-prob under the distribution that it was drawn from.
 
     A token is the inverse of the cumulative distribution at the row's uniform number, in the order of the
     vocabulary. So one number decides it, and nothing else in the batch.
 
     Args:
         logits_B_V: of any float type.
-        uniforms_B: in [0, 1), as wide floats; not looked at when greedy.
+        branch_A: which of the B distributions a row draws from; None where each has its own.
+        uniforms_A: in [0, 1), as wide floats; not looked at when greedy.
         sampling: temperature and top_p; log-probs of greedy tokens are those at temperature 1.
 
     Returns:
-        tokens_B and logprobs_B, fp32.
+        tokens_A and logprobs_A, fp32.
     """
-    size = max(1, TABLE // logits_B_V.shape[1])
-    parts = [
-        _draw(logits, uniforms, sampling)
-        for logits, uniforms in zip(logits_B_V.split(size), uniforms_B.split(size), strict=True)
-    ]
-    return parts[0] if len(parts) == 1 else (torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))
-
-
-def _draw(logits_B_V: Tensor, uniforms_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    logits_B_V = logits_B_V.float()
+    if branch_A is not None and logits_B_V.numel() > TABLE:
+        size = max(1, TABLE // logits_B_V.shape[1])
+        parts = zip(branch_A.split(size), uniforms_A.split(size), strict=True)
+        drawn = [draw(logits_B_V[branches], None, uniforms, sampling) for branches, uniforms in parts]
+        return torch.cat([tokens for tokens, _ in drawn]), torch.cat([logprobs for _, logprobs in drawn])
+    logprobs_B_V = _logprobs(logits_B_V.float(), sampling)
     if sampling.temperature == 0:
-        tokens_B = logits_B_V.argmax(1)
-        logprobs_B_V = logits_B_V.log_softmax(1)
+        tokens_A = logprobs_B_V.argmax(1)
+        tokens_A = tokens_A if branch_A is None else tokens_A[branch_A]
     else:
-        logprobs_B_V = (logits_B_V / sampling.temperature).log_softmax(1)
-        if sampling.top_p < 1:
-            logprobs_B_V = nucleus(logprobs_B_V, sampling.top_p)
-        tokens_B = _inverse(logprobs_B_V.exp(), uniforms_B)
-    return tokens_B, logprobs_B_V.gather(1, tokens_B[:, None])[:, 0]
+        # In fp32 the running sum over a large vocabulary would be off by more than its rarest tokens are likely.
+        cumulative_B_V = logprobs_B_V.exp().cumsum(1, dtype=uniforms_A.dtype)
+        tokens_A = _inverse(cumulative_B_V if branch_A is None else cumulative_B_V[branch_A], uniforms_A)
+    rows_A = torch.arange(len(tokens_A), device=tokens_A.device) if branch_A is None else branch_A
+    return tokens_A, logprobs_B_V[rows_A, tokens_A]
 
 
-def _inverse(probs_B_V: Tensor, uniforms_B: Tensor) -> Tensor:
-    # In fp32 the running sum over a large vocabulary would be off by more than its rarest tokens are likely.
-    cumulative_B_V = probs_B_V.cumsum(1, dtype=uniforms_B.dtype)
+def _logprobs(logits_B_V: Tensor, sampling: Sampling) -> Tensor:
+    if sampling.temperature not in (0, 1):
+        logits_B_V = logits_B_V / sampling.temperature
+    logprobs_B_V = logits_B_V.log_softmax(1)
+    return nucleus(logprobs_B_V, sampling.top_p) if sampling.temperature and sampling.top_p < 1 else logprobs_B_V
+
+
+def _inverse(cumulative_A_V: Tensor, uniforms_A: Tensor) -> Tensor:
     # The first entry that exceeds the number: a token of probability 0 is never it.
-    targets_B_1 = (uniforms_B * cumulative_B_V[:, -1])[:, None]
-    tokens_B = torch.searchsorted(cumulative_B_V, targets_B_1, right=True)[:, 0]
-    return tokens_B.clamp(max=probs_B_V.shape[1] - 1)
+    targets_A_1 = (uniforms_A * cumulative_A_V[:, -1])[:, None]
+    tokens_A = torch.searchsorted(cumulative_A_V, targets_A_1, right=True)[:, 0]
+    return tokens_A.clamp(max=cumulative_A_V.shape[1] - 1)
 
 
 def nucleus(logprobs_B_V: Tensor, top_p: float) -> Tensor:

@@ -41,8 +41,14 @@ class Forward:
         cache = BlockCache()
         return self._call(ids_B_T, positions_B_T, mask_B_T, cache), cache
 
-    def padding_mask(self, pads_B: Tensor, capacity: int) -> Tensor | None:
-        """What `extend` needs to know about padding, for up to `capacity` positions; None without padding."""
+    def branch_off(
+        self, read: BlockCache, pads_M: Tensor, prompt_B: Tensor, room: int
+    ) -> tuple[BlockCache, Tensor | None]:
+        """A cache and a mask for B rows that each continue one of M prompts by up to `room` tokens."""
+        read.gather(prompt_B)
+        return read, self._padding_mask(pads_M[prompt_B], read.length + room)
+
+    def _padding_mask(self, pads_B: Tensor, capacity: int) -> Tensor | None:
         if not pads_B.any():
             return None
         seen_B_T = torch.arange(capacity, device=self.device) >= pads_B[:, None]

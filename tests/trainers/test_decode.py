@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from soarctl.api import Completion, Engine, Fleet, ModelError, Optimizer, Policy, Prompt, Sampling, Stream
 from soarctl.trainers import decode_batch
 from soarctl.trainers.engine import AccelerateEngine
+from soarctl.trainers.forward import Forward
 
 Load = Callable[..., AccelerateEngine]
 TEXTS = ("abc", "the cat sat on", "x", "zebra:", "no.")
@@ -197,12 +199,39 @@ def test_a_prompt_without_tokens_is_an_error(engine: Engine) -> None:
     assert str(error.value) == "the tokenizer makes no token of the prompt ''"
 
 
-def test_rows_that_stay_in_their_policys_part_are_not_moved() -> None:
-    alive_S_W = np.array([[1, 0, 0, 1, 1, 0], [0, 1, 1, 0, 0, 0]], np.bool_)
-    sources_B, needed_B = decode_batch.packed(alive_S_W, 3)
-    # The first policy keeps row 0 and takes 3 and 4 to its front; the second one's 7 and 8 go where its part now is.
-    assert sources_B.tolist() == [0, 3, 4, 7, 8, 5]
-    assert needed_B.tolist() == [True, True, True, True, True, False]
+def test_beginnings_that_samples_share_are_worked_out_once_and_change_no_sample(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [p for s in range(3) for p in prompts(*TEXTS[: s + 1], policy=s, samples=20)]
+    worked_out = list[int]()
+    extend = Forward.extend
+
+    def count(self: Forward, tokens_B: torch.Tensor, *rest: Any) -> torch.Tensor:
+        worked_out.append(len(tokens_B))
+        return extend(self, tokens_B, *rest)
+
+    monkeypatch.setattr(Forward, "extend", count)
+    for sampling in (Sampling(16), Sampling(16, temperature=0.5, top_p=0.9), Sampling(16, temperature=0)):
+        found = dict[bool, list[object]]()
+        rows = dict[bool, int]()
+        for forks in (True, False):
+            monkeypatch.setattr(decode_batch, "forks", lambda _, forks=forks: forks)
+            worked_out.clear()
+            found[forks] = tokens(fleet(load(), 3).sample(asked, sampling))
+            rows[forks] = sum(worked_out)
+        assert found[True] == found[False]
+        assert rows[True] < rows[False] / (1.05 if sampling.temperature == 1 else 1.2)
+
+
+def test_branches_stay_where_they_are_unless_they_fork_or_their_part_moves() -> None:
+    # Two policies with six places each; the first one's branch 3 forks, and the parts become four places wide.
+    parents_C, policy_C = np.array([0, 3, 3, 4, 7, 8]), np.array([0, 0, 0, 0, 1, 1])
+    assert decode_batch.placed(parents_C, policy_C, 4, 2).tolist() == [0, 3, 1, 2, 7, 4]
+
+
+def test_a_fork_takes_new_places_where_all_are_taken() -> None:
+    parents_C, policy_C = np.array([0, 0, 1, 2, 3, 3]), np.array([0, 0, 0, 1, 1, 1])
+    assert decode_batch.placed(parents_C, policy_C, 3, 2).tolist() == [0, 2, 1, 4, 3, 5]
 
 
 def test_one_token_attends_as_sdpa_does(load: Load) -> None:
