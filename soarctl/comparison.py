@@ -11,7 +11,7 @@ from soarctl.ledger import Ledger
 from soarctl.runs import facts_of
 
 # What every run has of its own.
-_ITS_OWN = ("name",)
+_ITS_OWN = ("name", "trackers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def compare(directories: Sequence[Path]) -> Comparison:
             specs.append(flat(facts["spec"]))
             splits.append({half: facts.get("split", {}).get(half) for half in ("train", "test")})
             runs.append(_compared(ledger))
-    keys = sorted({key for spec in specs for key in spec if key not in _ITS_OWN})
+    keys = sorted({key for spec in specs for key in spec if key.partition(".")[0] not in _ITS_OWN})
     values = {key: [spec.get(key) for spec in specs] for key in keys}
     differences = {key: found for key, found in values.items() if any(value != found[0] for value in found)}
     return Comparison(runs, differences, all(split == splits[0] for split in splits))

@@ -35,6 +35,7 @@ from soarctl.run_directory import (
 from soarctl.soar import State, StepRecord, outer_step
 from soarctl.spec import Evaluation, Spec
 from soarctl.spec_reader import LoadedSpec
+from soarctl.tracking import tracked
 
 
 def run(loaded: LoadedSpec, directory: Path, tell: Tell, *, resume: bool = False, from_step: int | None = None) -> None:
@@ -52,7 +53,11 @@ def run(loaded: LoadedSpec, directory: Path, tell: Tell, *, resume: bool = False
     """
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    with lock(directory), open_ledger(directory, loaded, resume=resume) as ledger:
+    with (
+        lock(directory),
+        open_ledger(directory, loaded, resume=resume) as ledger,
+        tracked(loaded.spec, directory, ledger, tell) as tell,
+    ):
         problems = _candidates(loaded.domain, loaded.spec.domain.plugin)
         engine = loaded.trainer.load(loaded.spec.model, loaded.spec.seed)
         check_model(ledger, engine)

@@ -22,7 +22,7 @@ from soarctl.spec import Checkpoints
 from soarctl.spec_reader import LoadedSpec
 
 # Changing these between a run and its resumption changes nothing that was or will be learned.
-HARMLESS = ("name", "checkpoints", "evaluation")
+HARMLESS = ("name", "checkpoints", "evaluation", "trackers")
 
 
 @contextmanager

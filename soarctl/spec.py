@@ -228,6 +228,9 @@ class Checkpoints(Strict):
     """Keep this many of the newest, so that one damaged file does not end a run."""
 
 
+TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab"]
+
+
 class Spec(Strict):
     """A whole run."""
 
@@ -249,6 +252,8 @@ class Spec(Strict):
     evaluation: Evaluation | None = Evaluation()
     """null skips the closing measurement."""
     checkpoints: Checkpoints = Checkpoints()
+    trackers: dict[TrackerName, dict[str, Any]] = {}
+    """Trackers that get a copy of the ledger's numbers, each with options of its own: `{tensorboard: {}}`."""
 
     @property
     def datasets_per_step(self) -> int:

@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "transformers", "accelerate", "peft", "vllm", "safetensors", "datasets", "wandb", "trackio"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "vllm",
+    "safetensors",
+    "datasets",
+    "wandb",
+    "trackio",
+    "tensorboard",
+    "mlflow",
+}
 # safetensors.numpy needs no torch, and checkpoints are written with it.
 LIGHT_PARTS = {"safetensors"}
 
