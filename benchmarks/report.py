@@ -102,7 +102,7 @@ def _write_step(
                 log.grad_norms = [1.0] * 10
                 log.attempts = [Attempt(i, "CAT | up", "DBU", Verdict(Outcome.CORRECT, 1.0)) for i in range(10)]
                 ledger.put_students(
-                    step, [Practised(k, j, Student(None, 0.1 + gain, gain), log)], [None], "fingerprint"
+                    step, [Practised(k, j, Student(None, 0.1 + gain, gain, j), log)], [None], "fingerprint"
                 )
         if step == 1 or promoted:
             ledger.put_baseline_rates(stage, 0, {p.id: float(rng.random() < 0.01 + 0.04 * stage) for p in train})

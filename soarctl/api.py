@@ -263,6 +263,8 @@ class Prompt:
     samples: int
     stream: Stream
     """Decides the samples. Sample k is the same whatever `samples` is and whatever else is asked for."""
+    first: int = 0
+    """Number of the first sample: a share of a larger request starts with a later one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +336,22 @@ class Fleet(ABC):
     def reinforce(self, samples_S: Sequence[Sequence[GradedSample]]) -> list[StepStats]:
         """One optimizer step per policy on its own samples; a policy without signal is left untouched."""
 
+    def parts(self, samples_S: Sequence[Sequence[GradedSample]]) -> int:
+        """In how many parts, which several processes may share, the gradient of `reinforce` is worked out.
+
+        A function of the spec and the samples. May be overridden, together with `gradient` and `step`: the gradients
+        of all parts, given to `step` in order, do bit for bit what `reinforce` does. By default one part.
+        """
+        return 1
+
+    def gradient(self, samples_S: Sequence[Sequence[GradedSample]], part: int) -> Tensors:
+        """What part `part` of the samples adds to the gradient. Changes nothing. Overridden where `parts` is."""
+        raise NotImplementedError(f"{type(self).__name__} works out gradients in one part")
+
+    def step(self, samples_S: Sequence[Sequence[GradedSample]], gradients: Sequence[Tensors]) -> list[StepStats]:
+        """The optimizer step of `reinforce` from the gradients of all parts. Overridden where `parts` is."""
+        raise NotImplementedError(f"{type(self).__name__} works out gradients in one part")
+
     @abstractmethod
     def snapshot(self, policy: int) -> Policy:
         """A copy of one policy's weights."""
@@ -354,6 +372,12 @@ class Engine(ABC):
     @abstractmethod
     def width(self) -> int:
         """How many students to train side by side. A function of the spec alone, never of the machine."""
+
+    @property
+    def share(self) -> int:
+        """How many sequences to sample in one piece when several processes share the work: about as many as a device
+        samples at once. A function of the spec alone. May be overridden."""
+        return 4096
 
     @property
     @abstractmethod
@@ -518,6 +542,8 @@ class Student:
     """On Q_R, after practice."""
     gain: float
     """`accuracy` minus the baseline's on the same questions: R_{k,j}."""
+    repeat: int
+    """j. Those of a dataset's students have gaps where practice failed for good."""
 
 
 class RewardContext(Protocol):
@@ -543,7 +569,7 @@ class RewardContext(Protocol):
             samples: attempts per question at temperature 1; 0 for one greedy attempt.
 
         Returns:
-            students_G_R
+            students_G_R; fewer than `repeats` of a dataset, but one at least, where practice failed for good.
         """
         ...
 

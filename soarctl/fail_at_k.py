@@ -2,26 +2,24 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from soarctl.api import Domain, Engine, Problem, Prompt, Sampling, Stream
+from soarctl.api import Domain, Problem, Prompt, Stream
+from soarctl.crew import Crew, Job, Workplace
 from soarctl.errors import DataError
-from soarctl.events import Tell
 from soarctl.grading import count_verdicts, grade
 from soarctl.ledger import Filtered
-from soarctl.spec import Spec
+from soarctl.spec import Spec, sampling
 
 _FIRST_CHUNK = 8
 _PROBLEMS_AT_ONCE = 128
 
 
 def fail_at_k(
-    spec: Spec,
-    domain: Domain,
-    engine: Engine,
+    crew: Crew,
     problems: Sequence[Problem],
     done: Mapping[str, Filtered],
     save: Callable[[Sequence[Filtered]], None],
-    tell: Tell,
 ) -> list[Filtered]:
     """Attempts each problem up to k times with the base model and counts successes.
 
@@ -29,6 +27,7 @@ def fail_at_k(
     its first success. That changes no result.
 
     Args:
+        crew: who samples.
         problems: the candidates.
         done: what an interrupted filter found already, by problem id.
         save: called with each finished block.
@@ -36,18 +35,34 @@ def fail_at_k(
     Returns:
         One entry per problem, in order.
     """
-    fleet = engine.fleet([engine.start()], spec.student_optimizer)
+    spec, domain = crew.place.spec, crew.place.domain
     found = dict(done)
-    waiting = [p for p in problems if p.id not in found]
-    for start in range(0, len(waiting), _PROBLEMS_AT_ONCE):
-        block = [Filtered(p, 0, 0, {}) for p in waiting[start : start + _PROBLEMS_AT_ONCE]]
+    # Cut before what is done is left out, so that blocks are the same however often the filter was interrupted.
+    blocks = [problems[start : start + _PROBLEMS_AT_ONCE] for start in range(0, len(problems), _PROBLEMS_AT_ONCE)]
+    waiting = [[p for p in block if p.id not in found] for block in blocks]
+    for _, block in crew.each([FilterJob(block) for block in waiting if block]):
+        save(block)
+        found.update((f.problem.id, f) for f in block)
+        hard = sum(is_hard(domain, f, spec) for f in found.values())
+        crew.place.tell("filter", done=len(found), of=len(problems), hard=hard)
+    return [found[p.id] for p in problems]
+
+
+@dataclass(frozen=True)
+class FilterJob(Job[list[Filtered]]):
+    """A block of problems, attempted together."""
+
+    problems: Sequence[Problem]
+
+    def run(self, place: Workplace, *, last: bool) -> list[Filtered]:
+        spec, domain = place.spec, place.domain
+        draw = sampling(spec.filter, spec.filter.max_new_tokens, tuple(domain.student_stops()))
+        fleet = place.engine.fleet([place.engine.start()], spec.student_optimizer)
+        block = [Filtered(p, 0, 0, {}) for p in self.problems]
         for drawn, size in _chunks(spec.filter.samples):
             open_ = [i for i, f in enumerate(block) if undecided(domain, f, spec.filter.samples)]
             if not open_:
                 break
-            draw = Sampling(
-                spec.filter.max_new_tokens, spec.filter.temperature, spec.filter.top_p, tuple(domain.student_stops())
-            )
             prompts = [
                 Prompt(
                     policy=0,
@@ -59,20 +74,17 @@ def fail_at_k(
             ]
             groups = fleet.sample(prompts, draw)
             attempts = [(block[i].problem, c.text) for i, group in zip(open_, groups, strict=True) for c in group]
-            verdicts = grade(domain, attempts, tell)
-            for place, i in enumerate(open_):
-                judged = verdicts[place * size : (place + 1) * size]
+            verdicts = grade(domain, attempts, place.tell)
+            for at, i in enumerate(open_):
+                judged = verdicts[at * size : (at + 1) * size]
                 block[i] = Filtered(
                     block[i].problem,
                     drawn + size,
                     block[i].successes + sum(v.correct for v in judged),
                     Counter(block[i].verdicts) + count_verdicts(judged),
                 )
-            tell("filter_sampled", tokens=sum(len(c.token_ids) for group in groups for c in group))
-        save(block)
-        found.update((f.problem.id, f) for f in block)
-        tell("filter", done=len(found), of=len(problems), hard=sum(is_hard(domain, f, spec) for f in found.values()))
-    return [found[p.id] for p in problems]
+            place.tell("filter_sampled", tokens=sum(len(c.token_ids) for group in groups for c in group))
+        return block
 
 
 def is_hard(domain: Domain, filtered: Filtered, spec: Spec) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from soarctl.api import Domain, Engine, Problem
+from soarctl.crew import Alone, Workplace
 from soarctl.errors import DataError, disk_errors
 from soarctl.events import Tell
 from soarctl.fail_at_k import fail_at_k, mark_halves
@@ -51,7 +52,7 @@ def filter_to_file(spec: Spec, domain: Domain, engine: Engine, path: Path, tell:
                 file.flush()
                 os.fsync(file.fileno())
 
-            found = fail_at_k(spec, domain, engine, problems, done, save, tell)
+            found = fail_at_k(Alone(Workplace(spec, domain, engine, tell)), problems, done, save)
         made = manifest(spec, engine.facts, mark_halves(domain, found, spec))
         _write(manifest_path(path), json.dumps(made, indent=1))
     return made

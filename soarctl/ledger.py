@@ -27,7 +27,18 @@ SCHEMA_VERSION = 1
 FILE = "ledger.sqlite"
 STUDY_FILE = "study.sqlite"
 
-_OF_STEPS = ("steps", "rejections", "datasets", "questions", "students", "attempts", "alarms", "checkpoints")
+# Tables that say something of an outer step.
+_OF_STEPS = (
+    "steps",
+    "rejections",
+    "datasets",
+    "questions",
+    "students",
+    "lost_students",
+    "attempts",
+    "alarms",
+    "checkpoints",
+)
 
 _SCHEMA = """
 CREATE TABLE facts (
@@ -103,10 +114,14 @@ CREATE TABLE timings (
 );
 """
 
-# Runs that began before there were alarms have no table for them; it is made when they are gone on with.
-_ALARMS = """
+# Runs that began before there were these tables have none; they are made when such a run is gone on with.
+_LATER = """
 CREATE TABLE IF NOT EXISTS alarms (                         -- one row for each sign that was seen after an outer step
     step INTEGER NOT NULL, name TEXT NOT NULL, said TEXT NOT NULL, advice TEXT NOT NULL, PRIMARY KEY (step, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost_students (                  -- whose practice failed for good; the others are averaged
+    step INTEGER NOT NULL, dataset INTEGER NOT NULL, repeat INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (step, dataset, repeat)
 ) WITHOUT ROWID;
 """
 
@@ -142,7 +157,7 @@ class Ledger:
         with disk_errors(aside), _database_errors(aside):
             aside.unlink(missing_ok=True)
             with closing(sqlite3.connect(aside, isolation_level=None)) as db:
-                db.executescript(f"BEGIN; {_SCHEMA} {_ALARMS} PRAGMA user_version = {SCHEMA_VERSION};")
+                db.executescript(f"BEGIN; {_SCHEMA} {_LATER} PRAGMA user_version = {SCHEMA_VERSION};")
                 cls(db, aside).set_facts(facts)
                 db.commit()
             aside.replace(directory / file)
@@ -179,7 +194,7 @@ class Ledger:
                     hint="install the soarctl that wrote it, named in its table `facts`; nothing was changed",
                 )
             if not read_only:
-                db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; {_ALARMS}")
+                db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; {_LATER}")
         return cls(db, path)
 
     def close(self) -> None:
@@ -259,6 +274,11 @@ class Ledger:
             for practised, digest in zip(students, weights, strict=True):
                 log = practised.log
                 job = {"step": step, "dataset": practised.dataset, "repeat": practised.repeat}
+                # A fleet that lost a student is trained again when the run is resumed before the step is finished.
+                for table in ("students", "lost_students", "attempts"):
+                    self._db.execute(
+                        f"DELETE FROM {table} WHERE step = ? AND dataset = ? AND repeat = ?", [*job.values()]
+                    )
                 row = {
                     "accuracy": practised.student.accuracy,
                     "gain": practised.student.gain,
@@ -281,6 +301,14 @@ class Ledger:
                         for a in log.attempts
                     ),
                 )
+
+    def put_lost_students(self, step: int, lost: Mapping[tuple[int, int], str]) -> None:
+        """(dataset, repeat) of students whose practice failed for good, with the reason."""
+        self._put(
+            "lost_students",
+            ({"step": step, "dataset": k, "repeat": j, "reason": reason} for (k, j), reason in lost.items()),
+            replace=True,
+        )
 
     def put_step(
         self, record: "StepRecord", window_after: Sequence[float], measures: Sequence[Mapping[str, float]]

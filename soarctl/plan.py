@@ -150,7 +150,7 @@ class Demand:
         self.student_attempts += len(datasets_G) * repeats * len(questions) * max(samples, 1)
         self.outcomes = self.student_attempts
         self.baseline_samples.add(samples)
-        return [[Student(None, 0.0, 0.0) for _ in range(repeats)] for _ in datasets_G]
+        return [[Student(None, 0.0, 0.0, j) for j in range(repeats)] for _ in datasets_G]
 
     def solve_rates(self, problems: Sequence[Problem], samples: int) -> list[float]:
         self.solve_attempts += len(problems) * samples

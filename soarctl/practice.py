@@ -8,13 +8,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from statistics import fmean
 from typing import Protocol
 
 from soarctl.api import (
     DataError,
     Domain,
-    Engine,
     Fleet,
     GradedSample,
     Policy,
@@ -26,12 +26,15 @@ from soarctl.api import (
     Student,
     Verdict,
 )
+from soarctl.crew import Crew, Failed, Job, Workplace
+from soarctl.errors import RunError
 from soarctl.events import Tell
 from soarctl.grading import count_verdicts, grade
 from soarctl.promotion import inner_steps
 from soarctl.rloo import leave_one_out
 from soarctl.savings import Seen, is_flat, known_gains, undecided
-from soarctl.spec import Inner, Spec
+from soarctl.solving import count_solved, count_solved_by
+from soarctl.spec import Inner
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,11 @@ class Shelf(Protocol):
         """
         ...
 
-    def keep(self, step: int, students: Sequence[Practised], fingerprint: str) -> None: ...
+    def keep(
+        self, step: int, students: Sequence[Practised], lost: Mapping[tuple[int, int], str], fingerprint: str
+    ) -> None:
+        """Takes what a fleet came to: its students, and (dataset, repeat) with the reason of those who failed."""
+        ...
 
 
 def inner_loop(
@@ -199,22 +206,59 @@ def solve_rates(
     Args:
         samples: attempts per problem at temperature 1; 0 for one greedy attempt.
     """
-    if not questions:
-        return []
-    draw = Sampling(inner.max_new_tokens, temperature=1.0 if samples else 0.0, stop=tuple(domain.student_stops()))
-    groups = fleet.sample(
-        [Prompt(s, domain.student_prompt(p.question), max(samples, 1), stream) for s, p, stream in questions],
-        draw,
-    )
-    verdicts = iter(
-        grade(
-            domain,
-            [(p, c.text) for (_, p, _), group in zip(questions, groups, strict=True) for c in group],
-            tell,
+    each = max(samples, 1)
+    solved = count_solved(fleet, domain, questions, each, _attempting(inner, domain, samples), tell)
+    return [count / each for count in solved]
+
+
+def _attempting(inner: Inner, domain: Domain, samples: int) -> Sampling:
+    return Sampling(inner.max_new_tokens, temperature=1.0 if samples else 0.0, stop=tuple(domain.student_stops()))
+
+
+@dataclass(frozen=True)
+class PracticeJob(Job[list[Practised | Failed]]):
+    """One fleet: copies of the baseline that practise side by side, and what they solve of Q_R afterwards."""
+
+    baseline: Policy
+    jobs_S: Sequence[tuple[int, int]]
+    """(dataset, repeat)"""
+    datasets_S: Sequence[Sequence[Problem]]
+    streams_S: Sequence[Stream]
+    steps: int
+    questions: Sequence[Problem]
+    """Q_R."""
+    samples: int
+    """As for `solve_rates`."""
+    before: float
+    """Accuracy of the baseline on Q_R."""
+
+    def run(self, place: Workplace, *, last: bool) -> list[Practised | Failed]:
+        inner = place.spec.inner
+        fleet = place.engine.fleet([self.baseline] * len(self.jobs_S), place.spec.student_optimizer)
+        flat_window = place.spec.savings.flat_window
+        logs_S = inner_loop(
+            fleet, place.domain, inner, self.datasets_S, self.streams_S, self.steps, place.tell, flat_window
         )
-    )
-    tell("solved", tokens=sum(len(c.token_ids) for group in groups for c in group))
-    return [fmean(next(verdicts).correct for _ in group) for group in groups]
+        broken = [s for s, log in enumerate(logs_S) if not all(isfinite(norm) for norm in log.grad_norms)]
+        if broken and not last:
+            raise ArithmeticError(_not_finite(*self.jobs_S[broken[0]]))
+        # A student that never moved equals its baseline: its gain is 0 without asking.
+        moved = [s for s, log in enumerate(logs_S) if log.updates and s not in broken]
+        asked = [(s, p, self.streams_S[s].child("q_r", p.id)) for s in moved for p in self.questions]
+        rates = iter(solve_rates(fleet, place.domain, asked, self.samples, inner, place.tell))
+        after = {s: fmean(next(rates) for _ in self.questions) for s in moved}
+        finished: list[Practised | Failed] = []
+        for s, (k, j) in enumerate(self.jobs_S):
+            if s in broken:
+                finished.append(Failed(_not_finite(k, j)))
+            else:
+                policy, accuracy = (fleet.snapshot(s), after[s]) if s in after else (None, self.before)
+                finished.append(Practised(k, j, Student(policy, accuracy, accuracy - self.before, j), logs_S[s]))
+        return finished
+
+
+def _not_finite(dataset: int, repeat: int) -> str:
+    return f"the gradient of student {repeat} of dataset {dataset} is not finite"
 
 
 @dataclass
@@ -232,9 +276,7 @@ class Baseline:
 class Practice:
     """What a reward may ask for during one outer step: the framework's `RewardContext`."""
 
-    spec: Spec
-    domain: Domain
-    engine: Engine
+    crew: Crew
     train: Sequence[Problem]
     """All hard problems that the run may learn from."""
     baseline: Baseline
@@ -243,7 +285,6 @@ class Practice:
     stream: Stream
     """The outer step's."""
     shelf: Shelf
-    tell: Tell
     seen: Sequence[Seen] = ()
     """Datasets that were practised from this baseline, where `savings.reuse_overlap` asks for them."""
     asked: Sequence[Problem] = ()
@@ -272,39 +313,50 @@ class Practice:
         known_G = [self._known_gains(dataset) for dataset in datasets_G]
         # One new student, where gains are known, so that there is somebody to promote.
         wanted_G = [1 if known else repeats for known in known_G]
-        first = self.spec.savings.race_from or repeats
+        first = self.crew.place.spec.savings.race_from or repeats
         jobs = [(k, j) for k, wanted in enumerate(wanted_G) for j in range(min(first, wanted))]
         students_G_R: list[list[Student]] = [[] for _ in datasets_G]
+        tried_G = [0 for _ in datasets_G]
         while jobs:
             for (k, _), student in zip(
                 jobs, self._practise_jobs(jobs, datasets_G, questions, samples, before), strict=True
             ):
-                students_G_R[k].append(student)
-            jobs = [
-                (k, len(students_G_R[k]))
-                for k in self._undecided(students_G_R, known_G)
-                if len(students_G_R[k]) < wanted_G[k]
-            ]
+                tried_G[k] += 1
+                students_G_R[k] += [student] if student else []
+            self._check_that_some_finished(students_G_R)
+            jobs = [(k, tried_G[k]) for k in self._undecided(students_G_R, known_G) if tried_G[k] < wanted_G[k]]
         return [
             [replace(student, gain=fmean([student.gain, *known])) for student in students_R] if known else students_R
             for known, students_R in zip(known_G, students_G_R, strict=True)
         ]
 
+    def solve_rates(self, problems: Sequence[Problem], samples: int) -> list[float]:
+        questions = [(p, self.stream.child("solve_rates", i)) for i, p in enumerate(problems)]
+        return self._rates(self.crew.place.engine.start(), questions, samples)
+
     def _known_gains(self, dataset: Sequence[Problem]) -> Sequence[float]:
-        overlap = self.spec.savings.reuse_overlap
+        overlap = self.crew.place.spec.savings.reuse_overlap
         return () if overlap is None else known_gains([(p.question, p.answer) for p in dataset], self.seen, overlap)
 
     def _undecided(self, students_G_R: Sequence[Sequence[Student]], known_G: Sequence[Sequence[float]]) -> list[int]:
-        if self.spec.savings.race_from is None:
+        if self.crew.place.spec.savings.race_from is None:
             return []
         gains_G_R = [[*known, *(s.gain for s in some)] for known, some in zip(known_G, students_G_R, strict=True)]
         moved_G = [any(student.policy is not None for student in some) for some in students_G_R]
-        size = self.spec.teacher.group_size  # datasets are compared within their group
+        size = self.crew.place.spec.teacher.group_size  # datasets are compared within their group
         return [
             at + k
             for at in range(0, len(gains_G_R), size)
             for k in undecided(gains_G_R[at : at + size], moved_G[at : at + size])
         ]
+
+    def _check_that_some_finished(self, students_G_R: Sequence[Sequence[Student]]) -> None:
+        for k, students_R in enumerate(students_G_R):
+            if not students_R:
+                raise RunError(
+                    f"no student of dataset {k} of outer step {self.step} came to the end of its practice",
+                    hint="the warnings say why; `--resume` trains these students again",
+                )
 
     def _practise_jobs(
         self,
@@ -313,68 +365,81 @@ class Practice:
         questions: Sequence[Problem],
         samples: int,
         before: float,
-    ) -> list[Student]:
-        finished: list[Student] = []
-        while len(finished) < len(jobs):
-            jobs_S = jobs[len(finished) : len(finished) + self.engine.width]
-            finished += self._practise_fleet(jobs_S, datasets_G, questions, samples, before)
-            self.tell("students", finished=len(finished), of=len(jobs), gains=[s.gain for s in finished])
-        return finished
+    ) -> list[Student | None]:
+        """The students of these (dataset, repeat) jobs; None for one whose practice failed for good."""
+        width = self.crew.place.engine.width
+        fleets = [
+            self._fleet(jobs[at : at + width], datasets_G, questions, samples, before)
+            for at in range(0, len(jobs), width)
+        ]
+        found: dict[tuple[int, int], Student | None] = {}
+        waiting: list[PracticeJob] = []
+        for fleet in fleets:
+            kept = self.shelf.recall(self.step, fleet.jobs_S, _fingerprint(fleet))
+            if kept is None:
+                waiting.append(fleet)
+            else:
+                self._take(fleet, kept, found, len(jobs))
+        for index, result in self.crew.map(waiting):
+            self._take(waiting[index], self._kept(waiting[index], result), found, len(jobs))
+        return [found[job] for job in jobs]
 
-    def solve_rates(self, problems: Sequence[Problem], samples: int) -> list[float]:
-        base = self.engine.fleet([self.engine.start()], self.spec.student_optimizer)
-        asked = [(0, p, self.stream.child("solve_rates", i)) for i, p in enumerate(problems)]
-        return solve_rates(base, self.domain, asked, samples, self.spec.inner, self.tell)
-
-    def _practise_fleet(
+    def _fleet(
         self,
         jobs_S: Sequence[tuple[int, int]],
         datasets_G: Sequence[Sequence[Problem]],
         questions: Sequence[Problem],
         samples: int,
         before: float,
-    ) -> list[Student]:
-        datasets_S = [datasets_G[k] for k, _ in jobs_S]
-        fingerprint = _fingerprint([*datasets_S, questions])
-        kept = self.shelf.recall(self.step, jobs_S, fingerprint)
-        if kept is not None:
-            return kept
-        inner = self.spec.inner
-        steps = inner_steps(inner.steps, inner.per_promotion, inner.cap, self.baseline.stage)
-        streams_S = [self.stream.child("practice", k, j) for k, j in jobs_S]
-        fleet = self.engine.fleet([self.baseline.policy] * len(jobs_S), self.spec.student_optimizer)
-        logs_S = inner_loop(
-            fleet, self.domain, inner, datasets_S, streams_S, steps, self.tell, self.spec.savings.flat_window
+    ) -> PracticeJob:
+        inner = self.crew.place.spec.inner
+        return PracticeJob(
+            baseline=self.baseline.policy,
+            jobs_S=jobs_S,
+            datasets_S=[datasets_G[k] for k, _ in jobs_S],
+            streams_S=[self.stream.child("practice", k, j) for k, j in jobs_S],
+            steps=inner_steps(inner.steps, inner.per_promotion, inner.cap, self.baseline.stage),
+            questions=questions,
+            samples=samples,
+            before=before,
         )
-        # A student that never moved equals its baseline: its gain is 0 without asking.
-        moved = [s for s, log in enumerate(logs_S) if log.updates]
-        asked = [(s, p, streams_S[s].child("q_r", p.id)) for s in moved for p in questions]
-        rates = iter(solve_rates(fleet, self.domain, asked, samples, inner, self.tell))
-        after = {s: fmean(next(rates) for _ in questions) for s in moved}
-        practised = [
-            Practised(
-                k,
-                j,
-                Student(fleet.snapshot(s), after[s], after[s] - before) if s in after else Student(None, before, 0.0),
-                logs_S[s],
-            )
-            for s, (k, j) in enumerate(jobs_S)
-        ]
-        self.shelf.keep(self.step, practised, fingerprint)
-        return [p.student for p in practised]
+
+    def _kept(self, fleet: PracticeJob, result: list[Practised | Failed] | Failed) -> list[Student | None]:
+        """The students of a fleet that was trained now, after they were put on the shelf."""
+        outcomes = [result] * len(fleet.jobs_S) if isinstance(result, Failed) else result
+        lost = {job: o.reason for job, o in zip(fleet.jobs_S, outcomes, strict=True) if isinstance(o, Failed)}
+        practised = [o for o in outcomes if isinstance(o, Practised)]
+        self.shelf.keep(self.step, practised, lost, _fingerprint(fleet))
+        for (k, j), reason in lost.items():
+            self.crew.place.tell("warning", text=f"student {j} of dataset {k} is left out of the mean: {reason}")
+        return [o.student if isinstance(o, Practised) else None for o in outcomes]
+
+    def _take(
+        self,
+        fleet: PracticeJob,
+        students: Sequence[Student | None],
+        found: dict[tuple[int, int], Student | None],
+        wanted: int,
+    ) -> None:
+        found.update(zip(fleet.jobs_S, students, strict=True))
+        gains = [student.gain for _, student in sorted(found.items(), key=lambda item: item[0]) if student]
+        self.crew.place.tell("students", finished=len(found), of=wanted, gains=gains)
 
     def _baseline_rates(self, samples: int) -> Mapping[str, float]:
         if samples not in self.baseline.rates:
-            stream = Stream((self.spec.seed, "baseline", self.baseline.stage, samples))
-            fleet = self.engine.fleet([self.baseline.policy], self.spec.student_optimizer)
-            asked = [(0, p, stream.child(p.id)) for p in self.train]
-            rates = solve_rates(fleet, self.domain, asked, samples, self.spec.inner, self.tell)
+            stream = Stream((self.crew.place.spec.seed, "baseline", self.baseline.stage, samples))
+            rates = self._rates(self.baseline.policy, [(p, stream.child(p.id)) for p in self.train], samples)
             self.baseline.rates[samples] = {p.id: rate for p, rate in zip(self.train, rates, strict=True)}
         return self.baseline.rates[samples]
 
+    def _rates(self, policy: Policy, questions: Sequence[tuple[Problem, Stream]], samples: int) -> list[float]:
+        place, each = self.crew.place, max(samples, 1)
+        draw = _attempting(place.spec.inner, place.domain, samples)
+        return [count / each for count in count_solved_by(self.crew, policy, questions, each, draw)]
 
-def _fingerprint(question_sets: Sequence[Sequence[Problem]]) -> str:
-    said = repr([[(p.question, p.answer) for p in questions] for questions in question_sets])
+
+def _fingerprint(job: PracticeJob) -> str:
+    said = repr([[(p.question, p.answer) for p in questions] for questions in [*job.datasets_S, job.questions]])
     return hashlib.sha256(said.encode()).hexdigest()
 
 

@@ -12,12 +12,12 @@ from statistics import fmean
 from typing import Any
 
 from soarctl.alarms import alarms, alarms_by_step, judge
-from soarctl.api import Domain, Engine, Problem, Prompt, Reward, Sampling, Stream
+from soarctl.api import Domain, Engine, Problem, Reward, Sampling, Stream
+from soarctl.crew import Crew, Together, Workplace, by_itself
 from soarctl.errors import DataError, disk_errors
 from soarctl.events import Tell
 from soarctl.fail_at_k import fail_at_k, halve
 from soarctl.filter_results import given_samples, manifest, reuse
-from soarctl.grading import grade
 from soarctl.ledger import Filtered, Ledger, mean_measures
 from soarctl.practice import Baseline, Practice
 from soarctl.run_directory import (
@@ -32,13 +32,23 @@ from soarctl.run_directory import (
     save_baseline,
     save_teacher,
 )
+from soarctl.shared_teacher import SharedTeacher
 from soarctl.soar import State, StepRecord, outer_step
+from soarctl.solving import count_solved_by
 from soarctl.spec import Evaluation, Spec
 from soarctl.spec_reader import LoadedSpec
 from soarctl.tracking import tracked
 
 
-def run(loaded: LoadedSpec, directory: Path, tell: Tell, *, resume: bool = False, from_step: int | None = None) -> None:
+def run(
+    loaded: LoadedSpec,
+    directory: Path,
+    tell: Tell,
+    *,
+    resume: bool = False,
+    from_step: int | None = None,
+    together: Together = by_itself,
+) -> None:
     """Does what the spec says, in `directory`.
 
     Args:
@@ -47,6 +57,7 @@ def run(loaded: LoadedSpec, directory: Path, tell: Tell, *, resume: bool = False
         tell: hears of all progress.
         resume: go on with the run that is there.
         from_step: with `resume`: go back to the checkpoint after this outer step first.
+        together: calls the processes that share the work.
 
     Raises:
         RunError: the directory is in use, holds another run, or cannot be written.
@@ -57,13 +68,16 @@ def run(loaded: LoadedSpec, directory: Path, tell: Tell, *, resume: bool = False
         lock(directory),
         open_ledger(directory, loaded, resume=resume) as ledger,
         tracked(loaded.spec, directory, ledger, tell) as tell,
+        together(directory) as assemble,
     ):
         problems = _candidates(loaded.domain, loaded.spec.domain.plugin)
         engine = loaded.trainer.load(loaded.spec.model, loaded.spec.seed)
         check_model(ledger, engine)
         if from_step is not None:
             go_back(directory, ledger, from_step)
-        work = _Run(loaded.spec, loaded.domain, loaded.reward, engine, ledger, directory, Meter(tell, ledger))
+        meter = Meter(tell, ledger)
+        crew = assemble(Workplace(loaded.spec, loaded.domain, engine, meter.tell))
+        work = _Run(loaded.spec, loaded.domain, loaded.reward, engine, crew, ledger, directory, meter)
         work.announce()
         train, test = work.filter(problems)
         work.outer_loop(train)
@@ -113,6 +127,7 @@ class _Run:
     domain: Domain
     reward: Reward
     engine: Engine
+    crew: Crew
     ledger: Ledger
     directory: Path
     meter: Meter
@@ -152,8 +167,7 @@ class _Run:
         if self.spec.filter.reuse is not None:
             return reuse(self.spec, Path(self.spec.filter.reuse), problems, self.engine.facts)
         done = {f.problem.id: f for f in self.ledger.filtered()}
-        save, tell = self.ledger.put_problems, self.meter.tell
-        return fail_at_k(self.spec, self.domain, self.engine, problems, done, save, tell)
+        return fail_at_k(self.crew, problems, done, self.ledger.put_problems)
 
     def outer_loop(self, train: Sequence[Problem]) -> None:
         """The outer steps that are not done yet, each committed when it is."""
@@ -163,15 +177,12 @@ class _Run:
             step, before = state.step + 1, state.baseline
             self.meter.tell("step_started", step=step, stage=before.stage)
             practice = Practice(
-                spec=self.spec,
-                domain=self.domain,
-                engine=self.engine,
+                crew=self.crew,
                 train=train,
                 baseline=before,
                 step=step,
                 stream=Stream((self.spec.seed, "outer", step)),
                 shelf=shelf,
-                tell=self.meter.tell,
                 seen=self.ledger.seen(before.stage) if self.spec.savings.reuse_overlap else (),
             )
             record = outer_step(self.spec, self.domain, self.reward, state, practice)
@@ -202,7 +213,7 @@ class _Run:
 
     def _restore(self) -> State:
         """What the last finished outer step left."""
-        teacher = self.engine.fleet([self.engine.start()], self.spec.teacher_optimizer)
+        teacher = SharedTeacher(self.engine.fleet([self.engine.start()], self.spec.teacher_optimizer), self.crew)
         restore_teacher(self.directory, self.ledger, teacher)
         if not self.ledger.rows("SELECT stage FROM baselines"):
             self.ledger.put_baseline(0, None, None, None)
@@ -224,19 +235,9 @@ class _Run:
         self.ledger.set_facts({"test_half_opened_after_step": self.ledger.steps_done})
         draw = Sampling(self.spec.inner.max_new_tokens, evaluation.temperature, stop=tuple(self.domain.student_stops()))
         for arm, policy in arms.items():
-            prompts = [
-                Prompt(
-                    policy=0,
-                    text=self.domain.student_prompt(p.question),
-                    samples=evaluation.samples,
-                    stream=Stream((self.spec.seed, "evaluation", arm, p.id)),
-                )
-                for p in test
-            ]
-            groups = self.engine.fleet([policy], self.spec.student_optimizer).sample(prompts, draw)
-            attempts = [(p, c.text) for p, group in zip(test, groups, strict=True) for c in group]
-            verdicts = iter(grade(self.domain, attempts, self.meter.tell))
-            correct = {p.id: sum(next(verdicts).correct for _ in group) for p, group in zip(test, groups, strict=True)}
+            questions = [(p, Stream((self.spec.seed, "evaluation", arm, p.id))) for p in test]
+            solved = count_solved_by(self.crew, policy, questions, evaluation.samples, draw)
+            correct = {p.id: count for p, count in zip(test, solved, strict=True)}
             self.ledger.put_evaluation(arm, evaluation.samples, correct)
             self.meter.lap(self.ledger.steps_done, f"evaluation of {arm}")
             self.meter.tell("evaluated", arm=arm, problems=len(test))

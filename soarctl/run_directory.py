@@ -138,17 +138,21 @@ class StudentShelf:
         moved = any(rows[job][3] for job in jobs)
         weights = checkpoints.read(self._place(step, jobs[0]), rows[jobs[0]][3]) if moved else {}
         return [
-            Student(Policy(weights[_stem(*job)]) if _stem(*job) in weights else None, rows[job][0], rows[job][1])
+            Student(Policy(weights[_stem(*job)]) if _stem(*job) in weights else None, *rows[job][:2], repeat=job[1])
             for job in jobs
         ]
 
-    def keep(self, step: int, students: Sequence[Practised], fingerprint: str) -> None:
+    def keep(
+        self, step: int, students: Sequence[Practised], lost: Mapping[tuple[int, int], str], fingerprint: str
+    ) -> None:
         weights = {_stem(p.dataset, p.repeat): p.student.policy.tensors for p in students if p.student.policy}
         digest = None
         if weights:
             place = self._place(step, (students[0].dataset, students[0].repeat))
             digest = checkpoints.write(place, weights, {"step": step})
-        self.ledger.put_students(step, students, [digest] * len(students), fingerprint)
+        with self.ledger.transaction():
+            self.ledger.put_students(step, students, [digest] * len(students), fingerprint)
+            self.ledger.put_lost_students(step, lost)
 
     def clear(self) -> None:
         """Throws the students of the finished step away, as Algorithm 1 does."""

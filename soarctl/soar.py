@@ -109,7 +109,7 @@ def outer_step(spec: Spec, domain: Domain, reward: Reward, state: State, practic
         k = best_dataset(rewards_G)
         students_R = scores.students_G_R[k]
         j = median_student([student.gain for student in students_R])
-        promoted = (k, j)
+        promoted = (k, students_R[j].repeat)
         # A student that never moved has no weights of its own: it still is the baseline.
         state.baseline = Baseline(students_R[j].policy or state.baseline.policy, stage + 1)
         if spec.promotion.reset_window:

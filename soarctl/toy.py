@@ -7,6 +7,7 @@ of five skills succeeds, and how often the policy writes about it. Everything el
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 SKILLS = 5
 _MALFORMED = SKILLS
+_PART = 4  # samples
 _WRITTEN = re.compile(rf"[0-{SKILLS - 1}] #[0-9]{{1,4}}")
 
 
@@ -96,21 +98,28 @@ class ToyTrainer(Trainer):
 
     side_by_side: int = Field(default=4, ge=1)
     """Students per fleet."""
+    share: int = Field(default=16, ge=1)
+    """Sequences sampled in one piece when several processes share the work."""
     can: tuple[float, ...] = (0.9, 0.9, 0.9, 0.3, 0.3)
     """How often the base model succeeds at each skill."""
 
     def load(self, model: ModelSource, seed: int) -> Engine:
-        return ToyEngine(self.side_by_side, self.can)
+        return ToyEngine(self.side_by_side, self.can, self.share)
 
 
 class ToyEngine(Engine):
-    def __init__(self, width: int, can: Sequence[float]) -> None:
+    def __init__(self, width: int, can: Sequence[float], share: int = 16) -> None:
         self._width = width
+        self._share = share
         self._can = np.array(can)
 
     @property
     def width(self) -> int:
         return self._width
+
+    @property
+    def share(self) -> int:
+        return self._share
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -136,13 +145,36 @@ class ToyFleet(Fleet):
         return [
             [
                 _stopped((self._write if prompt.text == "write" else self._solve)(prompt, uniforms, sampling), sampling)
-                for uniforms in prompt.stream.uniforms(prompt.samples, 8)
+                for uniforms in prompt.stream.uniforms(prompt.first + prompt.samples, 8)[prompt.first :]
             ]
             for prompt in prompts
         ]
 
     def reinforce(self, samples_S: Sequence[Sequence[GradedSample]]) -> list[StepStats]:
-        return [self._step(policy, samples) for policy, samples in zip(self._policies, samples_S, strict=True)]
+        return self.step(samples_S, [self.gradient(samples_S, part) for part in range(self.parts(samples_S))])
+
+    def parts(self, samples_S: Sequence[Sequence[GradedSample]]) -> int:
+        return max((ceil(len(samples) / _PART) for samples in samples_S), default=0)
+
+    def gradient(self, samples_S: Sequence[Sequence[GradedSample]], part: int) -> Tensors:
+        return {
+            f"{s}.{name}": tensor
+            for s, (policy, samples) in enumerate(zip(self._policies, samples_S, strict=True))
+            for name, tensor in _gradient(policy, samples[part * _PART : (part + 1) * _PART], len(samples)).items()
+        }
+
+    def step(self, samples_S: Sequence[Sequence[GradedSample]], gradients: Sequence[Tensors]) -> list[StepStats]:
+        stats_S: list[StepStats] = []
+        for s, (policy, samples) in enumerate(zip(self._policies, samples_S, strict=True)):
+            if all(sample.advantage == 0 for sample in samples):
+                stats_S.append(StepStats(stepped=False))
+                continue
+            total = {name: np.sum([gradient[f"{s}.{name}"] for gradient in gradients], axis=0) for name in policy}
+            for name, gradient in total.items():
+                policy[name] = policy[name] + self._lr * gradient
+            norm = float(np.sqrt(sum((gradient**2).sum() for gradient in total.values())))
+            stats_S.append(StepStats(stepped=True, grad_norm=norm))
+        return stats_S
 
     def snapshot(self, policy: int) -> Policy:
         return Policy({name: tensor.copy() for name, tensor in self._policies[policy].items()})
@@ -172,23 +204,23 @@ class ToyFleet(Fleet):
         logprobs = np.log(np.where(hits, chances, 1 - chances))
         return Completion(answer, tuple(skills), tuple(map(int, hits)), tuple(map(float, logprobs)), "eos")
 
-    def _step(self, policy: dict[str, NDArray[Any]], samples: Sequence[GradedSample]) -> StepStats:
-        if all(sample.advantage == 0 for sample in samples):
-            return StepStats(stepped=False)
-        gradients = {name: np.zeros_like(tensor) for name, tensor in policy.items()}
-        for sample in samples:
-            completion = sample.completion
-            if completion.prompt_ids:
-                chances = 1 / (1 + np.exp(-policy["solve"]))
-                for skill, hit in zip(completion.prompt_ids, completion.token_ids, strict=True):
-                    gradients["solve"][skill] += sample.advantage * (hit - chances[skill]) / len(samples)
-            else:
-                score = -_softmax(policy["write"])
-                score[completion.token_ids[0]] += 1
-                gradients["write"] += sample.advantage * score / len(samples)
-        for name, gradient in gradients.items():
-            policy[name] = policy[name] + self._lr * gradient
-        return StepStats(stepped=True, grad_norm=float(np.sqrt(sum((g**2).sum() for g in gradients.values()))))
+
+def _gradient(
+    policy: Mapping[str, NDArray[Any]], samples: Sequence[GradedSample], count: int
+) -> dict[str, NDArray[Any]]:
+    """Of the mean over `count` samples, what these add."""
+    gradients = {name: np.zeros_like(tensor) for name, tensor in policy.items()}
+    for sample in samples:
+        completion = sample.completion
+        if completion.prompt_ids:
+            chances = 1 / (1 + np.exp(-policy["solve"]))
+            for skill, hit in zip(completion.prompt_ids, completion.token_ids, strict=True):
+                gradients["solve"][skill] += sample.advantage * (hit - chances[skill]) / count
+        else:
+            score = -_softmax(policy["write"])
+            score[completion.token_ids[0]] += 1
+            gradients["write"] += sample.advantage * score / count
+    return gradients
 
 
 def _stopped(completion: Completion, sampling: Sampling) -> Completion:

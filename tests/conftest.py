@@ -103,7 +103,7 @@ class Scripted:
                     verdict = Verdict(Outcome.CORRECT, 1.0)
                     log = PracticeLog([0.5], 1, 40, Counter({"correct": 4, "wrong": 4}), [1.0], 0.0)
                     log.attempts.append(Attempt(0, datasets_G[k][0].question, datasets_G[k][0].answer, verdict))
-                    practised = Practised(k, j, Student(None, before + gain, gain), log)
+                    practised = Practised(k, j, Student(None, before + gain, gain, j), log)
                     self.ledger.put_students(step, [practised], [None], "fingerprint")
             if promoted is not None:
                 policy = Policy({"layer.lora_A": np.full((1, 2), float(self.stage), np.float32)})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from soarctl.api import Outcome, Problem, Verdict
+from soarctl.crew import Alone, Workplace
 from soarctl.errors import DataError, PluginError
 from soarctl.events import silent
 from soarctl.fail_at_k import fail_at_k, halve, is_hard
@@ -24,7 +25,8 @@ SPEC = toy_run(filter={"samples": 64}).spec
 
 
 def found(spec: Spec = SPEC, domain: ToyDomain = DOMAIN) -> list[Any]:
-    return fail_at_k(spec, domain, ENGINE, list(domain.load()), {}, lambda _: None, silent)
+    crew = Alone(Workplace(spec, domain, ENGINE, silent))
+    return fail_at_k(crew, list(domain.load()), {}, lambda _: None)
 
 
 def test_a_problem_is_not_asked_again_after_it_was_solved() -> None:

@@ -23,6 +23,7 @@ from soarctl.api import (
     Student,
     Tensors,
 )
+from soarctl.crew import Alone, Workplace
 from soarctl.errors import TeacherError
 from soarctl.events import silent
 from soarctl.practice import Baseline, Practice
@@ -79,7 +80,7 @@ class Fixed(Reward):
 
     def score(self, datasets_G: Sequence[Sequence[Problem]], context: RewardContext) -> Scores:
         students = [
-            [Student(Policy({"id": np.array([k, j])}), gain, gain) for j, gain in enumerate(gains)]
+            [Student(Policy({"id": np.array([k, j])}), gain, gain, j) for j, gain in enumerate(gains)]
             for k, gains in enumerate(self.gains)
         ]
         return Scores([sum(gains) / len(gains) for gains in self.gains], students)
@@ -93,7 +94,8 @@ def world(texts: Sequence[str] = ("3 #1", "4 #2")) -> tuple[Script, State]:
 def one_step(state: State, reward: Reward, spec: Spec = SPEC) -> Any:
     train = list(DOMAIN.load())
     step = state.step + 1
-    practice = Practice(spec, DOMAIN, ENGINE, train, state.baseline, step, Stream(("t", step)), Nowhere(), silent)
+    crew = Alone(Workplace(spec, DOMAIN, ENGINE, silent))
+    practice = Practice(crew, train, state.baseline, step, Stream(("t", step)), Nowhere())
     return outer_step(spec, DOMAIN, reward, state, practice)
 
 

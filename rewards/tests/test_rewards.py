@@ -24,7 +24,7 @@ class Context(RewardContext):
         self, datasets_G: Sequence[Sequence[Problem]], repeats: int, questions: Sequence[Problem], samples: int
     ) -> list[list[Student]]:
         self.asked.append(("practise", repeats, len(questions), samples))
-        return [[Student(None, 0.0, 0.1 * (j + 1) * len(X)) for j in range(repeats)] for X in datasets_G]
+        return [[Student(None, 0.0, 0.1 * (j + 1) * len(X), j) for j in range(repeats)] for X in datasets_G]
 
     def solve_rates(self, problems: Sequence[Problem], samples: int) -> list[float]:
         self.asked.append(("solve", samples))

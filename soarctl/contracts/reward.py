@@ -47,7 +47,7 @@ class ScriptedContext:
 
     def _student(self, dataset: Sequence[Problem], repeat: int) -> Student:
         gain = self.gains * (chance("gain", [p.question for p in dataset], repeat) - 0.5)
-        return Student(Policy({"weights": np.full(2, gain)}) if gain else None, 0.5 + gain, gain)
+        return Student(Policy({"weights": np.full(2, gain)}) if gain else None, 0.5 + gain, gain, repeat)
 
 
 def check_reward(reward: Reward, *, seconds: float = 60.0) -> None:

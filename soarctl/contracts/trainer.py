@@ -120,13 +120,14 @@ def options(world: TrainerWorld) -> Iterator[str]:
 
 
 def loads(world: TrainerWorld) -> Iterator[str]:
-    """`load` with one seed gives the same start, width and facts; facts are plain JSON and name the base model."""
+    """`load` with one seed gives the same start, width, share and facts; facts are plain JSON and name the model."""
     again = world.trainer.load(world.model, 0)
     if not same_mapping(again.start().tensors, world.engine.start().tensors):
         yield "loaded twice with one seed, the policies that it starts from differ"
-    width = world.engine.width
-    if not is_a(width, int) or width < 1 or again.width != width:
-        yield f"the width is {shown(width)}, then {shown(again.width)}: it is to follow from the spec alone"
+    for name in ("width", "share"):
+        once, twice = getattr(world.engine, name), getattr(again, name)
+        if not is_a(once, int) or once < 1 or twice != once:
+            yield f"the {name} is {shown(once)}, then {shown(twice)}: it is to follow from the spec alone"
     facts = dict(world.engine.facts)
     if not is_plain_json(facts) or not facts.get("base"):
         yield f"facts are not plain JSON with a key `base`: {shown(facts)}"
@@ -174,8 +175,8 @@ def samples(world: TrainerWorld) -> Iterator[str]:
 
 
 def same_streams(world: TrainerWorld) -> Iterator[str]:
-    """The same stream gives the same samples: again, in a new engine, with other prompts beside it, and with more
-    samples asked for."""
+    """The same stream gives the same samples: again, in a new engine, with other prompts beside it, with more
+    samples asked for, and from a later one on."""
     once = [c.text for c in world.completions]
     if [c.text for c in world.drawn(world.fleet())] != once:
         yield "the same prompts gave other samples the second time"
@@ -191,6 +192,9 @@ def same_streams(world: TrainerWorld) -> Iterator[str]:
     more = world.fleet().sample(world.asked(samples=7), world.sampling)
     if [c.text for group in more for c in group[:4]] != once:
         yield "sample k depends on how many samples are asked for"
+    later = world.fleet().sample([replace(p, first=1, samples=3) for p in world.asked()], world.sampling)
+    if [c.text for group in later for c in group] != [c.text for i, c in enumerate(world.completions) if i % 4]:
+        yield "a prompt whose `first` sample is the second one does not give the samples from the second one on"
 
 
 def greedy(world: TrainerWorld) -> Iterator[str]:
@@ -234,6 +238,26 @@ def no_signal(world: TrainerWorld) -> Iterator[str]:
             yield f"{what} counts as a step"
     if not stats_S[2].stepped or same_mapping(fleet.snapshot(2).tensors, world.engine.start().tensors):
         yield "a policy with advantages did not move"
+
+
+def parts(world: TrainerWorld) -> Iterator[str]:
+    """The gradients of all parts, worked out elsewhere and given to `step`, do bit for bit what `reinforce` does."""
+    whole, shared, elsewhere = world.fleet(), world.fleet(), world.fleet()
+    for turn in range(2):
+        samples_S = [world.graded(turn)]
+        count = shared.parts(samples_S)
+        if not is_a(count, int) or count < 1:
+            yield f"the parts of a gradient are {shown(count)}: one at least"
+            return
+        if count == 1:
+            return
+        gradients = [elsewhere.gradient(samples_S, part) for part in range(count)]
+        if whole.reinforce(samples_S) != shared.step(samples_S, gradients):
+            yield "`step` says something else of the update than `reinforce`"
+        if not same_mapping(whole.snapshot(0).tensors, shared.snapshot(0).tensors):
+            yield "the parts of a gradient do not add up to the update of `reinforce`, bit for bit"
+            return
+        elsewhere = world.fleet(start=shared.snapshot(0))
 
 
 def learns(world: TrainerWorld) -> Iterator[str]:
@@ -320,6 +344,7 @@ CHECKS: tuple[Check[TrainerWorld], ...] = (
     greedy,
     stop_strings,
     no_signal,
+    parts,
     learns,
     alone_as_in_a_fleet,
     restores,

@@ -65,8 +65,9 @@ class Decoder:
             prompt, prompt_ids = prompts[i], ids[prompts[i].text]
             room = min(sampling.max_new_tokens, self._forward.max_length - len(prompt_ids))
             if room > 0:
-                shape = (prompt.samples, sampling.max_new_tokens)
+                shape = (prompt.first + prompt.samples, sampling.max_new_tokens)
                 uniforms_K_T = prompt.stream.uniforms(*shape) if sampling.temperature else np.zeros(shape)
+                uniforms_K_T = uniforms_K_T[prompt.first :]
                 rows_S.setdefault(prompt.policy, []).extend(
                     Row(i, k, prompt_ids, room, uniforms_K_T[k]) for k in range(prompt.samples)
                 )

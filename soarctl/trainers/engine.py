@@ -64,6 +64,10 @@ class AccelerateEngine(Engine):
         return self._trainer.width
 
     @property
+    def share(self) -> int:
+        return self._trainer.max_sequences
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         sampler = dict(self._trainer.sampler.facts())
         return {**self._loaded.facts, "adapter_parameters": self._adapters.size, "sampler": sampler}

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from typing import Any
 
@@ -17,7 +17,7 @@ from soarctl.trainers.fleet_optimizer import FleetAdamW
 from soarctl.trainers.fleet_weights import FleetWeights
 from soarctl.trainers.forward import Forward
 from soarctl.trainers.policy_gradient import Gradients, PolicyGradient
-from soarctl.trainers.reinforce import loss_terms
+from soarctl.trainers.reinforce import Tree, loss_terms
 from soarctl.trainers.shipped import Shipped
 
 
@@ -70,26 +70,45 @@ class ModelFleet(Fleet):
             yield
 
     def reinforce(self, samples_S: Sequence[Sequence[GradedSample]]) -> list[StepStats]:
-        found, signal_S = self._gradients(samples_S, self._options)
+        trees_S = self._trees(samples_S, self._options)
+        return self._step(trees_S, self._machinery.gradient(self._optimizer.weights_S_P, trees_S, self._options))
+
+    def parts(self, samples_S: Sequence[Sequence[GradedSample]]) -> int:
+        return len(self._machinery.gradient.parts(self._trees(samples_S, self._options)))
+
+    def gradient(self, samples_S: Sequence[Sequence[GradedSample]], part: int) -> dict[str, NDArray[Any]]:
+        trees_S, weights_S_P = self._trees(samples_S, self._options), self._optimizer.weights_S_P
+        found = self._machinery.gradient(weights_S_P, trees_S, self._options, part)
+        return {f.name: getattr(found, f.name).cpu().numpy() for f in fields(found)}
+
+    def step(
+        self, samples_S: Sequence[Sequence[GradedSample]], gradients: Sequence[Mapping[str, NDArray[Any]]]
+    ) -> list[StepStats]:
+        weights_S_P = self._optimizer.weights_S_P
+        # Added in the order in which `reinforce` adds them, and so to the same last bit.
+        totals = Gradients(torch.zeros_like(weights_S_P), *weights_S_P.new_zeros(3, len(samples_S)))
+        for gradient in gradients:
+            for name, values in gradient.items():
+                getattr(totals, name).add_(torch.from_numpy(values).to(weights_S_P.device))
+        return self._step(self._trees(samples_S, self._options), totals)
+
+    def _trees(self, samples_S: Sequence[Sequence[GradedSample]], options: Optimizer) -> list[list[Tree]]:
+        limit = TREE_TOKENS if self._machinery.forward.takes_trees else 0
+        return [loss_terms(samples, options, limit) for samples in samples_S]
+
+    def _step(self, trees_S: Sequence[Sequence[Tree]], found: Gradients) -> list[StepStats]:
+        signal_S = np.array([bool(trees) for trees in trees_S])
         norms_S, stepped_S = self._optimizer.step(found.gradients_S_P, signal_S)
         self.versions_S = [v + int(stepped) for v, stepped in zip(self.versions_S, stepped_S, strict=True)]
         for s in np.flatnonzero(signal_S & ~stepped_S):
-            warnings.warn(f"the gradient of policy {s} is {norms_S[s]}: its step was skipped", stacklevel=2)
+            warnings.warn(f"the gradient of policy {s} is {norms_S[s]}: its step was skipped", stacklevel=3)
         return _stats(found, norms_S, stepped_S)
-
-    def _gradients(
-        self, samples_S: Sequence[Sequence[GradedSample]], options: Optimizer
-    ) -> tuple[Gradients, NDArray[np.bool_]]:
-        """The gradients, and which policies have any."""
-        limit = TREE_TOKENS if self._machinery.forward.takes_trees else 0
-        trees_S = [loss_terms(samples, options, limit) for samples in samples_S]
-        found = self._machinery.gradient(self._optimizer.weights_S_P, trees_S, options)
-        return found, np.array([bool(trees) for trees in trees_S])
 
     def logprob_gaps(self, completions_S: Mapping[int, Sequence[Completion]], temperature: float) -> dict[int, float]:
         # The training step itself, whose gradients are thrown away: what is compared is what will be trained on.
         samples_S = [[GradedSample(c, 1.0) for c in completions_S.get(s, ())] for s in range(len(self.versions_S))]
-        found, _ = self._gradients(samples_S, replace(self._options, kl=0.0, temperature=temperature))
+        options = replace(self._options, kl=0.0, temperature=temperature)
+        found = self._machinery.gradient(self._optimizer.weights_S_P, self._trees(samples_S, options), options)
         gaps_S = (found.gap_S / found.tokens_S).tolist()
         return {s: gaps_S[s] for s in completions_S}
 

@@ -30,6 +30,10 @@ class FullEngine(Engine):
         return self._trainer.width
 
     @property
+    def share(self) -> int:
+        return self._trainer.max_sequences
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         return {**self._loaded.facts, "trained_parameters": self._weights.size}
 

@@ -46,13 +46,24 @@ class PolicyGradient:
         autocast: Callable[[], AbstractContextManager[None]],
         importance_cap: float | None = None,
     ) -> None:
-        self._forward, self._weights, self._tokens, self._autocast = forward, weights, tokens, autocast
+        self._forward, self._weights, self._autocast = forward, weights, autocast
+        self._limit = self._tokens = tokens
         self._importance_cap = importance_cap
 
-    def __call__(self, weights_S_P: Tensor, trees_S: Sequence[Sequence[Tree]], options: Optimizer) -> Gradients:
-        """The gradient of each policy's loss, all micro-batches together."""
+    def parts(self, trees_S: Sequence[Sequence[Tree]]) -> list[MicroBatch]:
+        """The micro-batches in the order in which they are added, the same ones whatever memory this device has."""
+        return list(micro_batches(dict(enumerate(trees_S)), self._limit))
+
+    def __call__(
+        self, weights_S_P: Tensor, trees_S: Sequence[Sequence[Tree]], options: Optimizer, part: int | None = None
+    ) -> Gradients:
+        """The gradient of each policy's loss, all micro-batches together or one alone."""
         totals = Gradients(torch.zeros_like(weights_S_P), *weights_S_P.new_zeros(3, len(trees_S)))
-        batches = list(micro_batches(dict(enumerate(trees_S)), self._tokens))
+        batches = self.parts(trees_S)
+        if part is not None:
+            batches = [batches[part]]
+        if self._tokens < self._limit:
+            batches = [small for batch in batches for small in micro_batches(batch, self._tokens)]
         while batches:
             try:
                 self._add(totals, weights_S_P, batches[0], options)

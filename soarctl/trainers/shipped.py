@@ -101,7 +101,11 @@ class Shipped:
             self._canary(fleet, names, first_S, sampling.temperature or 1.0)
         samples = [[self._begin(names[p.policy], ids[p.text], sampling) for _ in range(p.samples)] for p in prompts]
         finder = StopFinder(self._tokenizer, sampling.stop)
-        asked = [(group, p.stream) for group, p in zip(samples, prompts, strict=True) if group and not group[0].finish]
+        # An engine that is asked for later samples only would begin with the first ones again.
+        streams = [p.stream.child("from", p.first) if p.first else p.stream for p in prompts]
+        asked = [
+            (group, stream) for group, stream in zip(samples, streams, strict=True) if group and not group[0].finish
+        ]
         while asked:
             self._grow(asked, sampling, finder)
             # An engine may see a stop string where there is none in the text as we decode it. What it left unfinished

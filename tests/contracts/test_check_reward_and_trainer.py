@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -200,6 +201,26 @@ class SamplesByCount(Wrapped):
         return [group[::-1] for group in super().sample(prompts, sampling)]
 
 
+class StartsAnew(Wrapped):
+    """a prompt whose `first` sample is the second one does not give the samples from the second one on"""
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        return super().sample([replace(prompt, first=0) for prompt in prompts], sampling)
+
+
+class LosesAPart(Wrapped):
+    """the parts of a gradient do not add up to the update of `reinforce`, bit for bit"""
+
+    def parts(self, samples_S: Sequence[Sequence[GradedSample]]) -> int:
+        return self.inner.parts(samples_S)
+
+    def gradient(self, samples_S: Sequence[Sequence[GradedSample]], part: int) -> Tensors:
+        return self.inner.gradient(samples_S, part)
+
+    def step(self, samples_S: Sequence[Sequence[GradedSample]], gradients: Sequence[Tensors]) -> list[StepStats]:
+        return self.inner.step(samples_S, gradients[1:])
+
+
 class WarmGreedy(Wrapped):
     """greedy samples of one prompt differ"""
 
@@ -245,6 +266,8 @@ FLEET_DEFECTS = [
     WanderingSamples,
     SamplesByPlace,
     SamplesByCount,
+    StartsAnew,
+    LosesAPart,
     WarmGreedy,
     KeepsStops,
     Window,
