@@ -34,10 +34,6 @@ class Machinery:
     autocast: Callable[[], AbstractContextManager[None]]
 
 
-# Attention within a tree is worked out for all pairs of its tokens. Up to this many that costs less than computing
-# shared beginnings again would.
-TREE_TOKENS = 256
-
 _numbers = count()
 
 
@@ -93,7 +89,7 @@ class ModelFleet(Fleet):
         return self._step(self._trees(samples_S, self._options), totals)
 
     def _trees(self, samples_S: Sequence[Sequence[GradedSample]], options: Optimizer) -> list[list[Tree]]:
-        limit = TREE_TOKENS if self._machinery.forward.takes_trees else 0
+        limit = self._machinery.forward.tree_tokens
         return [loss_terms(samples, options, limit) for samples in samples_S]
 
     def _step(self, trees_S: Sequence[Sequence[Tree]], found: Gradients) -> list[StepStats]:

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,38 @@ class LowRank:
     B_S_out_r: Tensor
 
     def __call__(self, layer: nn.Linear, x: Tensor) -> Tensor:
-        base = functional.linear(x, layer.weight, layer.bias)
         rows_S_N_in = x.reshape(self.A_S_r_in.shape[0], -1, x.shape[-1])
-        small_S_N_r = torch.bmm(rows_S_N_in, self.A_S_r_in.mT)
-        return base + torch.bmm(small_S_N_r, self.B_S_out_r.mT).view(base.shape)
+        if layer.weight.requires_grad or torch.is_autocast_enabled(x.device.type):
+            base_S_N_out = functional.linear(rows_S_N_in, layer.weight, layer.bias)
+            small_S_N_r = torch.bmm(rows_S_N_in, self.A_S_r_in.mT)
+            y_S_N_out = base_S_N_out + torch.bmm(small_S_N_r, self.B_S_out_r.mT)
+        else:
+            y_S_N_out = cast(
+                Tensor, _AddLowRank.apply(rows_S_N_in, layer.weight, layer.bias, self.A_S_r_in, self.B_S_out_r)
+            )
+        return y_S_N_out.view(*x.shape[:-1], -1)
+
+
+class _AddLowRank(torch.autograd.Function):
+    """W x + B A x over a frozen W. Both parts of the result, and of its gradient, are added up where they stand: of
+    narrow layers on a CPU the sums would cost as much as the products."""
+
+    @staticmethod
+    def forward(ctx: Any, x_S_N_in: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor) -> Tensor:
+        small_S_N_r = torch.bmm(x_S_N_in, A.mT)
+        ctx.save_for_backward(x_S_N_in, small_S_N_r, weight, A, B)
+        return functional.linear(x_S_N_in, weight, bias).baddbmm_(small_S_N_r, B.mT)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor]:
+        x_S_N_in, small_S_N_r, weight, A, B = ctx.saved_tensors
+        (grad_S_N_out,) = grad_outputs
+        grad_small_S_N_r = torch.bmm(grad_S_N_out, B)
+        grad_x_S_N_in = None
+        if ctx.needs_input_grad[0]:
+            grad_x_S_N_in = (grad_S_N_out @ weight).baddbmm_(grad_small_S_N_r, A)
+        grad_A = torch.bmm(grad_small_S_N_r.mT, x_S_N_in)
+        return grad_x_S_N_in, None, None, grad_A, torch.bmm(grad_S_N_out.mT, small_S_N_r)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,15 @@ class LoadedModel:
             max_sequences=trainer.max_sequences,
             chat_template=self._source.chat_template,
         )
-        tokens = trainer.micro_batch_tokens or (2048 if accelerator.device.type == "cpu" else 16384)
-        gradient = PolicyGradient(forward, weights, tokens=tokens, autocast=autocast, importance_cap=importance_cap)
+        tokens = trainer.micro_batch_tokens or (2048 if accelerator.device.type == "cpu" else 8192)
+        gradient = PolicyGradient(
+            forward,
+            weights,
+            tokens=tokens,
+            recompute=trainer.gradient_checkpointing,
+            autocast=autocast,
+            importance_cap=importance_cap,
+        )
         return Machinery(forward, weights, decoder, shipped, gradient, autocast)
 
     @property

@@ -21,7 +21,10 @@ class ModelTrainer(Trainer, ABC):
     """`auto`: what accelerate finds."""
     micro_batch_tokens: PositiveInt | None = None
     """Most tokens in one forward and backward, padding included; halved when memory runs out. By default 2048 on a CPU,
-    whose caches hold that much, and 16384 on a GPU."""
+    whose caches hold that much, and 8192 on a GPU."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Whether layers are worked out again in backward instead of kept: the same gradients, for a third of the memory or
+    less and a forward more. `auto`: once memory has run out."""
     max_sequences: PositiveInt = 4096
     """Most sequences sampled at once; halved when memory runs out."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"

@@ -1,54 +1,53 @@
-"""From graded samples to tensors: which tokens go through the model, and what they contribute to the loss.
+"""From graded samples to the terms of the loss: which tokens go through the model, and what they contribute.
 
 Samples of one prompt share beginnings: the prompt itself, and often much of the answer. A *tree* holds each shared
 beginning once, and each (beginning, next token) is one prediction that carries the summed weights of all samples that
 pass it. The loss is linear in those weights, so this is the same gradient from fewer tokens.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from soarctl.api import GradedSample, Optimizer
 
-
-@dataclass(slots=True)
-class Prediction:
-    """The samples that continue a beginning with the same token."""
-
-    reward_weight: float = 0.0
-    """Of the log-prob of the token."""
-    kl_weight: float = 0.0
-    """Of its k3."""
-    samples: int = 0
-    sampler: float = 0.0
-    """The sum of its log-probs as the sampler reported them."""
+Integers = NDArray[np.int64]
+Numbers = NDArray[np.float64]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Tree:
-    """Samples of one prompt. Node 0 is the first token of the prompt, and a parent comes before its children."""
+    """Samples of one prompt: N nodes, a token each, depth first from the prompt's first token, and M predictions."""
 
-    tokens: list[int]
-    parents: list[int]
-    """-1 for node 0."""
-    predictions: dict[tuple[int, int], Prediction] = field(default_factory=dict[tuple[int, int], Prediction])
-    """By (node, next token)."""
-    children: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
-    """(node, next token) -> the node of that token, where it is followed by another one."""
+    tokens_N: Integers
+    """Those that go through the model. What ends a sample is only predicted."""
+    depths_N: Integers
+    """How many tokens come before each one in its samples."""
+    ends_N: Integers
+    """Node i sees node j, itself or an ancestor, if j <= i < ends_N[j]."""
+    node_M: Integers
+    """After which node each prediction is made."""
+    target_M: Integers
+    reward_weight_M: Numbers
+    """Of the log-prob of the target."""
+    kl_weight_M: Numbers
+    """Of its k3."""
+    samples_M: Integers
+    """Samples that make this prediction."""
+    sampler_M: Numbers
+    """Mean log-prob of the target as the sampler reported it."""
 
     @property
     def length(self) -> int:
-        """Tokens that go through the model. Those that end a sample are only predicted."""
-        return len(self.tokens)
+        return len(self.tokens_N)
 
     @property
     def is_chain(self) -> bool:
-        return all(parent == node - 1 for node, parent in enumerate(self.parents))
+        return bool((self.ends_N == self.length).all())
 
 
 def loss_terms(samples: Sequence[GradedSample], options: Optimizer, limit: int) -> list[Tree]:
@@ -63,142 +62,114 @@ def loss_terms(samples: Sequence[GradedSample], options: Optimizer, limit: int) 
         options: the KL coefficient and the aggregation.
         limit: most tokens of a tree; what would be larger stands in several. With 0 only equal samples share.
     """
-    trees: list[Tree] = []
-    open_: dict[tuple[int, ...], Tree] = {}
+    groups: dict[tuple[int, ...], list[GradedSample]] = {}
     for sample in samples:
-        completion = sample.completion
-        if not completion.token_ids or (sample.advantage == 0 and options.kl == 0):
-            continue
-        share = 1 / len(samples)
-        if options.aggregation == "seq_mean":
-            share /= len(completion.token_ids)
-        # Without room for a tree, a sample shares with its equals alone.
-        key = completion.prompt_ids if limit else (*completion.prompt_ids, -1, *completion.token_ids)
-        tree = open_.get(key)
-        if tree is None or (limit and tree.length + len(completion.token_ids) > limit):
-            prompt = list(completion.prompt_ids)
-            tree = open_[key] = Tree(prompt, list(range(-1, len(prompt) - 1)))
-            trees.append(tree)
-        _grow(tree, sample, -sample.advantage * share, options.kl * share)
+        if sample.completion.token_ids and (sample.advantage != 0 or options.kl != 0):
+            groups.setdefault(sample.completion.prompt_ids, []).append(sample)
+    trees = [tree for group in groups.values() for tree in _trees(group, len(samples), options, limit)]
     return sorted(trees, key=lambda tree: -tree.length)
 
 
-def _grow(tree: Tree, sample: GradedSample, reward_weight: float, kl_weight: float) -> None:
-    completion = sample.completion
-    node, last = len(completion.prompt_ids) - 1, len(completion.token_ids) - 1
-    for t, (token, logprob) in enumerate(zip(completion.token_ids, completion.logprobs, strict=True)):
-        prediction = tree.predictions.setdefault((node, token), Prediction())
-        prediction.reward_weight += reward_weight
-        prediction.kl_weight += kl_weight
-        prediction.samples += 1
-        prediction.sampler += logprob
-        if t < last:
-            if (node, token) not in tree.children:
-                tree.children[node, token] = tree.length
-                tree.tokens.append(token)
-                tree.parents.append(node)
-            node = tree.children[node, token]
+def _trees(group: list[GradedSample], total: int, options: Optimizer, limit: int) -> Iterator[Tree]:
+    """Trees of samples with one prompt, as many as the limit makes necessary."""
+    # Sorted, they stand in the order of their tree: what one shares with any before it, it shares with its neighbour.
+    group = sorted(group, key=lambda sample: sample.completion.token_ids)
+    lengths_K = np.array([len(sample.completion.token_ids) for sample in group])
+    valid_K_T = np.arange(lengths_K.max()) < lengths_K[:, None]
+    ids_K_T = np.full(valid_K_T.shape, -1)
+    ids_K_T[valid_K_T] = list(chain.from_iterable(sample.completion.token_ids for sample in group))
+    sampler_K_T = np.zeros(valid_K_T.shape)
+    sampler_K_T[valid_K_T] = list(chain.from_iterable(sample.completion.logprobs for sample in group))
+    shared_K = np.zeros(len(group), np.int64)
+    shared_K[1:] = (ids_K_T[1:] == ids_K_T[:-1]).cumprod(1).sum(1).clip(max=lengths_K[1:])
+
+    share_K = 1 / (total * lengths_K) if options.aggregation == "seq_mean" else np.full(len(group), 1 / total)
+    advantage_K = np.array([sample.advantage for sample in group])
+    prompt = np.array(group[0].completion.prompt_ids)
+    cuts = _cuts(lengths_K, shared_K, len(prompt), limit)
+    for start, end in zip(cuts, [*cuts[1:], len(group)], strict=True):
+        rows = slice(start, end)
+        shared_K[start] = 0
+        yield _tree(
+            prompt,
+            ids_K_T[rows],
+            lengths_K[rows],
+            shared_K[rows],
+            -(advantage_K * share_K)[rows],
+            options.kl * share_K[rows],
+            sampler_K_T[rows],
+        )
 
 
-MicroBatch = Mapping[int, Sequence[Tree]]
-"""Trees by policy that go through the model together: equally many for each, or fewer where a policy has no more."""
+def _cuts(lengths_K: Integers, shared_K: Integers, prompt: int, limit: int) -> list[int]:
+    """Where each tree begins, so that none has more than `limit` tokens, unless it is a single sample."""
+    cuts, size = [0], prompt + int(lengths_K[0]) - 1
+    for k, (length, shared) in enumerate(zip(lengths_K.tolist(), shared_K.tolist(), strict=True)):
+        if k == 0 or length == shared:
+            continue
+        # A sample that only goes on where another one ended makes that end a node.
+        size += length - shared
+        if size > limit:
+            cuts.append(k)
+            size = prompt + length - 1
+    return cuts
 
 
-def micro_batches(trees_S: Mapping[int, Sequence[Tree]], tokens: int) -> Iterator[MicroBatch]:
-    """All trees in micro-batches of at most `tokens` tokens, padding included, but of at least one tree.
-
-    Policies are taken together as far as one tree of each fits. Those without trees take no part.
-    """
-    left = sorted((s for s, trees in trees_S.items() if trees), key=lambda s: -trees_S[s][0].length)
-    while left:
-        together = left[: max(1, tokens // trees_S[left[0]][0].length)]
-        left = left[len(together) :]
-        at = 0
-        while some := [s for s in together if at < len(trees_S[s])]:
-            longest = max(trees_S[s][at].length for s in some)
-            count = max(1, tokens // (longest * len(some)))
-            yield {s: trees_S[s][at : at + count] for s in sorted(some)}
-            at += count
-
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """A micro-batch as tensors: B rows, one tree each, and the M predictions of all of them."""
-
-    ids_B_T: Tensor
-    positions_B_T: Tensor | None
-    """None where each token's position is its column."""
-    sees_B_T_T: Tensor | None
-    """Whether token i sees token j: j is i or one of its ancestors. None where that is what causal attention says."""
-    keep: int
-    """Logits are needed at the last `keep` columns."""
-    row_M: Tensor
-    column_M: Tensor
-    """Among the last `keep` columns."""
-    target_M: Tensor
-    reward_weight_M: Tensor
-    kl_weight_M: Tensor
-    samples_M: Tensor
-    sampler_M: Tensor
-    """Mean log-prob as the sampler reported it."""
-    policy_M: Tensor
-    """Counted among the policies of the micro-batch."""
-
-
-def tables(batch: MicroBatch, device: torch.device) -> Tables:
-    """Trees padded on the right, policy by policy."""
-    count, length = max(map(len, batch.values())), max(tree.length for trees in batch.values() for tree in trees)
-    placed = [(p, p * count + i, tree) for p, trees in enumerate(batch.values()) for i, tree in enumerate(trees)]
-    rows = len(batch) * count
-    ids_B_T = np.zeros((rows, length), np.int64)
-    for _, row, tree in placed:
-        ids_B_T[row, : tree.length] = tree.tokens
-    positions_B_T, sees_B_T_T = None, None
-    if not all(tree.is_chain for _, _, tree in placed):
-        positions_B_T = np.zeros((rows, length), np.int64)
-        # Padding sees itself: a row that sees nothing has no attention to normalise.
-        sees_B_T_T = np.tile(np.eye(length, dtype=np.bool_), (rows, 1, 1))
-        for _, row, tree in placed:
-            _ancestors(tree, positions_B_T[row], sees_B_T_T[row])
-    # Nothing is predicted before the end of the shortest prompt.
-    first = min(node for _, _, tree in placed for node, _ in tree.predictions)
-    found = [(p, row, key, prediction) for p, row, tree in placed for key, prediction in tree.predictions.items()]
-
-    def integers(values: Sequence[int] | NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(np.array(values, np.int64)).to(device)
-
-    def numbers(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=device)
-
-    return Tables(
-        ids_B_T=integers(ids_B_T),
-        positions_B_T=None if positions_B_T is None else integers(positions_B_T),
-        sees_B_T_T=None if sees_B_T_T is None else torch.from_numpy(sees_B_T_T).to(device),
-        keep=length - first,
-        row_M=integers([row for _, row, _, _ in found]),
-        column_M=integers([node - first for _, _, (node, _), _ in found]),
-        target_M=integers([token for _, _, (_, token), _ in found]),
-        reward_weight_M=numbers([prediction.reward_weight for *_, prediction in found]),
-        kl_weight_M=numbers([prediction.kl_weight for *_, prediction in found]),
-        samples_M=numbers([prediction.samples for *_, prediction in found]),
-        sampler_M=numbers([prediction.sampler / prediction.samples for *_, prediction in found]),
-        policy_M=integers([p for p, *_ in found]),
+def _tree(
+    prompt: Integers,
+    ids_K_T: Integers,
+    lengths_K: Integers,
+    shared_K: Integers,
+    reward_weight_K: Numbers,
+    kl_weight_K: Numbers,
+    sampler_K_T: Numbers,
+) -> Tree:
+    """The tree of sorted samples, each of which has its first `shared_K` tokens in common with the one before."""
+    column_T = np.arange(ids_K_T.shape[1])
+    valid_K_T = column_T < lengths_K[:, None]
+    new_K_T = valid_K_T & (column_T >= shared_K[:, None])
+    # Which prediction each token of each sample is: its own, or that of the nearest sample above that begins alike.
+    made_K_T = np.where(new_K_T, new_K_T.cumsum().reshape(new_K_T.shape) - 1, -1)
+    made_K_T = np.maximum.accumulate(made_K_T)
+    count = int(new_K_T.sum())
+    made_L = made_K_T[valid_K_T]
+    continued_K_T = column_T < lengths_K[:, None] - 1
+    is_node_M = np.bincount(made_K_T[continued_K_T], minlength=count) > 0
+    node_of_M = len(prompt) - 1 + is_node_M.cumsum()
+    before_K_T = np.concatenate([np.full((len(ids_K_T), 1), -1), made_K_T[:, :-1]], axis=1)[new_K_T]
+    target_M = ids_K_T[new_K_T]
+    samples_M = np.bincount(made_L, minlength=count)
+    tokens_N = np.concatenate([prompt, target_M[is_node_M]])
+    depths_N = np.concatenate([np.arange(len(prompt)), len(prompt) + np.nonzero(new_K_T)[1][is_node_M]])
+    return Tree(
+        tokens_N,
+        depths_N,
+        _ends(depths_N),
+        node_M=np.where(before_K_T < 0, len(prompt) - 1, node_of_M[before_K_T]),
+        target_M=target_M,
+        reward_weight_M=_sums(made_L, np.repeat(reward_weight_K, lengths_K), count),
+        kl_weight_M=_sums(made_L, np.repeat(kl_weight_K, lengths_K), count),
+        samples_M=samples_M,
+        sampler_M=_sums(made_L, sampler_K_T[valid_K_T], count) / samples_M,
     )
 
 
-def _ancestors(tree: Tree, positions_T: NDArray[np.int64], sees_T_T: NDArray[np.bool_]) -> None:
-    for node, parent in enumerate(tree.parents):
-        if parent >= 0:
-            positions_T[node] = positions_T[parent] + 1
-            sees_T_T[node] |= sees_T_T[parent]
+def _sums(group_L: Integers, values_L: Numbers, count: int) -> Numbers:
+    """sums_M of the values, by group."""
+    return np.bincount(group_L, values_L, count).astype(np.float64)
 
 
-def log_probs(logits_M_V: Tensor, target_M: Tensor, temperature: float) -> Tensor:
-    """logprobs_M of the targets, fp32, at the temperature they were sampled with."""
-    logits_M_V = logits_M_V.float()
-    if temperature not in (0, 1):
-        logits_M_V = logits_M_V / temperature
-    return logits_M_V.log_softmax(1).gather(1, target_M[:, None])[:, 0]
+def _ends(depths_N: Integers) -> Integers:
+    """Of each node, the next one in depth-first order that is not below it."""
+    ends_N = np.full(len(depths_N), len(depths_N))
+    if depths_N[-1] == len(depths_N) - 1:
+        return ends_N
+    above = list[tuple[int, int]]()
+    for node, depth in enumerate(depths_N.tolist()):
+        while above and above[-1][1] >= depth:
+            ends_N[above.pop()[0]] = node
+        above.append((node, depth))
+    return ends_N
 
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:

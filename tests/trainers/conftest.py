@@ -13,6 +13,7 @@ from transformers import (
     Gemma2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
@@ -42,7 +43,9 @@ CONFIGS = {
     "tied": LlamaConfig(num_key_value_heads=2, tie_word_embeddings=True, **SIZES),
     "qwen2": Qwen2Config(num_key_value_heads=4, **SIZES),
     "gpt_neox": GPTNeoXConfig(**SIZES),
-    # Every other layer sees the last 8 tokens only.
+    # Sees the last 8 tokens only.
+    "mistral": MistralConfig(num_key_value_heads=2, sliding_window=8, **SIZES),
+    # The same in every other layer; attends without sdpa, and caps its logits.
     "gemma2": Gemma2Config(num_key_value_heads=2, head_dim=8, sliding_window=8, attn_logit_softcapping=None, **SIZES),
 }
 

@@ -33,7 +33,8 @@ def error_of(load: Load, base: str) -> str:
 def logits(engine: Engine, policy: Policy) -> torch.Tensor:
     fleet = engine.fleet([policy], Optimizer(lr=1e-3))
     with torch.no_grad(), fleet.serve([0]):
-        return engine.machinery.forward.train(IDS, keep=IDS.shape[1])
+        forward = engine.machinery.forward
+        return forward.head(forward.states(IDS, None))
 
 
 def test_the_start_is_the_base_model_whatever_else_happened(load: Load, models: dict[str, Path]) -> None:

@@ -19,7 +19,7 @@ from soarctl.api import (
     Sampling,
     Stream,
 )
-from soarctl.trainers import policy_gradient
+from soarctl.trainers import head
 from soarctl.trainers.engine import AccelerateEngine
 from soarctl.trainers.full_engine import FullEngine
 
@@ -157,11 +157,35 @@ def test_truncated_importance_weights_are_those_of_the_definition(
     compare_with_the_definition(engine, models["llama"], [[*graded(rng, 5), *related(rng, 16)]], KL, cap)
 
 
-def test_models_with_attention_windows_get_the_same_gradient_without_trees(load: Load, models: dict[str, str]) -> None:
-    engine = load("gemma2", rank=4, alpha=8)
-    assert not engine.machinery.forward.takes_trees
-    samples = related(np.random.default_rng(0), 12)
-    compare_with_the_definition(engine, models["gemma2"], [samples], Optimizer(lr=1e-3))
+@pytest.mark.parametrize(("architecture", "packs"), [("mistral", True), ("gemma2", False)])
+def test_models_with_attention_windows_get_the_same_gradient(
+    architecture: str, packs: bool, load: Load, models: dict[str, str]
+) -> None:
+    engine = load(architecture, rank=4, alpha=8)
+    assert engine.machinery.forward.packs == packs
+    assert engine.machinery.forward.head.linear is not None
+    rng = np.random.default_rng(0)
+    samples_S = [related(rng, 12), graded(rng, 5)]
+    compare_with_the_definition(engine, models[architecture], samples_S, Optimizer(lr=1e-3))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("logits", [head.LOGITS, 200])
+@pytest.mark.parametrize("targets", [("q_proj", "down_proj"), ("v_proj", "lm_head")])
+def test_gradients_do_not_depend_on_what_is_kept_for_them(
+    recompute: bool,
+    logits: int,
+    targets: tuple[str, ...],
+    load: Load,
+    models: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(head, "LOGITS", logits)
+    engine = load(rank=4, alpha=8, targets=targets, micro_batch_tokens=150, gradient_checkpointing=recompute)
+    assert engine.machinery.forward.packs
+    assert engine.machinery.forward.head.linear is not None
+    rng = np.random.default_rng(0)
+    compare_with_the_definition(engine, models["llama"], [graded(rng, 5), related(rng, 16)], KL)
 
 
 @pytest.mark.parametrize("options", [KL, Optimizer(lr=1e-3, warmup_steps=3, horizon=15)])
@@ -239,16 +263,16 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_gradient(
     samples_S = [graded(np.random.default_rng(s), 6) for s in range(2)]
     expected = load(rank=4).fleet([load(rank=4).start()] * 2, KL)
     expected.reinforce(samples_S)
-    engine = load(rank=4, micro_batch_tokens=128)
+    engine = load(rank=4, micro_batch_tokens=128, gradient_checkpointing=False)
     fleet = engine.fleet([engine.start()] * 2, KL)
-    calls, log_probs = iter(range(1_000_000)), policy_gradient.log_probs
+    calls, chosen = iter(range(1_000_000)), head.chosen
 
     def log_probs_once_out_of_memory(*arguments: object) -> object:
         if next(calls) == 3:
             raise torch.OutOfMemoryError
-        return log_probs(*arguments)
+        return chosen(*arguments)
 
-    monkeypatch.setattr(policy_gradient, "log_probs", log_probs_once_out_of_memory)
+    monkeypatch.setattr(head, "chosen", log_probs_once_out_of_memory)
     with pytest.warns(UserWarning, match="out of memory while training: 64 tokens at once from now on"):
         fleet.reinforce(samples_S)
     scale = abs(expected.state()["mean"]).max()
@@ -262,13 +286,13 @@ def test_a_sequence_that_does_not_fit_by_itself_is_an_error(load: Load, monkeypa
     def log_probs(*arguments: object) -> object:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(policy_gradient, "log_probs", log_probs)
-    engine = load(micro_batch_tokens=1)
+    monkeypatch.setattr(head, "chosen", log_probs)
+    engine = load(micro_batch_tokens=1, gradient_checkpointing=True)
     completion = Completion("", (2, 3), (4, 5), (-1.0, -1.0), "eos")
     with pytest.raises(ModelError) as error:
         engine.fleet([engine.start()], KL).reinforce([[GradedSample(completion, 1.0)]])
     assert str(error.value) == (
-        "out of memory while training on a single sequence of 3 tokens\n"
+        "out of memory while training on 3 tokens that belong together\n"
         "  lower max_new_tokens or the trainer's rank, or use a smaller model or dtype"
     )
 

@@ -48,7 +48,8 @@ def practise(fleet: Fleet, policies: int, step: int) -> list[list[Completion]]:
 def logits(engine: FullEngine, policy: Policy) -> torch.Tensor:
     weights = engine.machinery.weights
     with torch.no_grad(), weights.sampling(weights.rows([policy])):
-        return engine.machinery.forward.train(IDS, keep=IDS.shape[1])
+        forward = engine.machinery.forward
+        return forward.head(forward.states(IDS, None))
 
 
 @pytest.mark.parametrize("base", ["llama", "tied", "gpt_neox"])
