@@ -436,6 +436,12 @@ class Ledger:
         return count
 
     @property
+    def seconds(self) -> float:
+        """How long the run took, without what was interrupted and done again."""
+        [(seconds,)] = self.rows("SELECT COALESCE(SUM(seconds), 0) FROM timings")
+        return seconds
+
+    @property
     def window(self) -> list[float]:
         """The promotion window that the next outer step starts with."""
         rows = self.rows("SELECT window_after FROM steps ORDER BY step DESC LIMIT 1")
@@ -482,7 +488,7 @@ class Ledger:
             if table == "timings":
                 continue
             # Starting again on another day or machine is no difference either.
-            but = " WHERE key NOT IN ('machine', 'started')" if table == "facts" else ""
+            but = " WHERE key NOT IN ('machine', 'started', 'estimate')" if table == "facts" else ""
             lines += sorted(f"{table} {row!r}" for row in self.rows(f"SELECT * FROM {table}{but}"))
         return "\n".join(lines)
 

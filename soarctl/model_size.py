@@ -31,26 +31,33 @@ class ModelShape:
     @property
     def parameters(self) -> int:
         """All numbers of the model."""
-        linear = sum(n_in * n_out for n_in, n_out in self._projections.values())
-        biases = 0
-        if self.attention_bias:
-            biases += (self.heads + 2 * self.kv_heads) * self.head_dim
-            biases += 0 if self.kind == "qwen2" else self.hidden  # qwen2 has none at o_proj
-        if self.mlp_bias:
-            biases += 2 * self.intermediate + self.hidden
+        linear = sum(n_in * n_out for n_in, n_out in self.projections.values())
+        biases = sum(self.projections[name][1] for name in self.biased)
         norms = 2 * self.hidden + (2 * self.head_dim if self.kind == "qwen3" else 0)
         embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
         return embeddings + self.layers * (linear + biases + norms) + self.hidden
 
     def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int | None:
         """Numbers of one LoRA adapter, r (in + out) for each layer it is on; None where a target is not one of ours."""
-        projections = self._projections
+        projections = self.projections
         if not all(target in projections for target in targets):
             return None
         return self.layers * sum(rank * sum(projections[target]) for target in targets)
 
     @property
-    def _projections(self) -> dict[str, tuple[int, int]]:
+    def cache_bytes(self) -> int:
+        """Keys and values that one token leaves in a 16 bit cache."""
+        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
+
+    @property
+    def biased(self) -> set[str]:
+        """Linear layers of a block that have a bias."""
+        attention = {"q_proj", "k_proj", "v_proj"} | ({"o_proj"} if self.kind != "qwen2" else set())
+        mlp = {"gate_proj", "up_proj", "down_proj"}
+        return (attention if self.attention_bias else set()) | (mlp if self.mlp_bias else set())
+
+    @property
+    def projections(self) -> dict[str, tuple[int, int]]:
         """(in, out) of each linear layer of a block."""
         queries, values = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return {
@@ -64,21 +71,33 @@ class ModelShape:
         }
 
 
+# The paper's models, so that its runs can be planned where nothing has been fetched yet.
+_LLAMA_3_2_3B = ModelShape("llama", 3072, 8192, 28, 24, 8, 128, 128_256, True, False, False)
+_LLAMA_3_1_8B = ModelShape("llama", 4096, 14_336, 32, 32, 8, 128, 128_256, False, False, False)
+_KNOWN = {
+    "meta-llama/Llama-3.2-3B": _LLAMA_3_2_3B,
+    "meta-llama/Llama-3.2-3B-Instruct": _LLAMA_3_2_3B,
+    "meta-llama/Llama-3.1-8B": _LLAMA_3_1_8B,
+    "meta-llama/Llama-3.1-8B-Instruct": _LLAMA_3_1_8B,
+}
+
+
 def read_shape(base: str, revision: str | None) -> ModelShape | None:
     """The shape of a model whose config.json is on this machine: in a package, a directory, or the hub's cache.
 
-    None where it is not here, or not Llama-like. Reaches for no network.
+    None where it is not here and not one of the paper's, or not Llama-like. Reaches for no network.
     """
     path = _config(base, revision)
     if path is None:
-        return None
+        return _KNOWN.get(base)
     try:
-        return _shape(json.loads(path.read_bytes()))
+        return shape_of(json.loads(path.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _shape(config: Mapping[str, Any]) -> ModelShape | None:
+def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
+    """The shape that a config.json gives; None where it is not Llama-like."""
     kind = config.get("model_type")
     if kind not in _LLAMA_LIKE:
         return None

@@ -72,6 +72,10 @@ class Plan:
     parameters: int | None
     adapter_parameters: int | None
     memory: Sequence[Memory]
+    cache_bytes: int | None
+    """Of a token's keys and values while completions are sampled."""
+    disk: Range | None
+    """Bytes of the checkpoints that a run keeps, and of students while a step is unfinished."""
     tau: float
     window: int
     resolution: float | None
@@ -85,17 +89,21 @@ class Plan:
         return next(count for count in self.counts if count.what == what)
 
 
-def plan(loaded: LoadedSpec) -> Plan:
+def plan(loaded: LoadedSpec, candidates: int | None = None) -> Plan:
     """Counts what a spec asks for. Loads the domain's problems, and neither model nor torch.
+
+    Args:
+        loaded: the spec with its plug-ins.
+        candidates: problems of the domain, where the caller has counted them.
 
     Raises:
         PluginError: the reward cannot be asked what it needs.
     """
     spec = loaded.spec
     demand = _ask_reward(loaded)
-    candidates, warning = _candidates(loaded)
+    candidates, warning = (candidates, None) if candidates is not None else _candidates(loaded)
     hard = _hard(spec, candidates)
-    stages_T = [_most_promotions(spec, step) if demand.students else 0 for step in range(spec.outer.steps + 1)]
+    stages_T = [most_promotions(spec, step) if demand.students else 0 for step in range(spec.outer.steps + 1)]
     assumed = 1 / (spec.filter.samples + 2)
     error = _standard_error(spec, demand, assumed)
     shape = read_shape(spec.model.base, spec.model.revision)
@@ -113,6 +121,8 @@ def plan(loaded: LoadedSpec) -> Plan:
         parameters=shape.parameters if shape else None,
         adapter_parameters=adapter,
         memory=_memory(spec, demand, shape, adapter),
+        cache_bytes=shape.cache_bytes if shape else None,
+        disk=_disk(spec, demand, adapter, stages_T[-1]),
         tau=spec.promotion.tau,
         window=spec.promotion.window,
         resolution=1 / demand.outcomes if demand.outcomes else None,
@@ -197,7 +207,7 @@ def _hard(spec: Spec, candidates: int | None) -> int | None:
         return candidates
 
 
-def _most_promotions(spec: Spec, steps: int) -> int:
+def most_promotions(spec: Spec, steps: int) -> int:
     """Promotions after `steps` outer steps if they come as early as they can."""
     m = spec.promotion.window
     return steps // m if spec.promotion.reset_window else max(0, steps - m + 1)
@@ -323,6 +333,16 @@ def _memory(spec: Spec, demand: Demand, shape: ModelShape | None, adapter: int |
             "finished students", f"{demand.students} adapters until the step ends, fp32", adapters(demand.students, 4)
         ),
     ]
+
+
+def _disk(spec: Spec, demand: Demand, adapter: int | None, promotions: int) -> Range | None:
+    if adapter is None:
+        return None
+    keep = spec.checkpoints
+    kept = min(spec.outer.steps, keep.keep_last + spec.outer.steps // keep.every)
+    # Of a teacher the weights and AdamW's two moments, of a student the weights.
+    always = 12 * adapter * kept + 4 * adapter * demand.students
+    return always, always + (12 + 4) * adapter * promotions
 
 
 def _standard_error(spec: Spec, demand: Demand, accuracy: float) -> float | None:

@@ -15,6 +15,7 @@ from soarctl.alarms import alarms, alarms_by_step, judge
 from soarctl.api import Domain, Engine, Problem, Reward, Sampling, Stream
 from soarctl.crew import Crew, Together, Workplace, by_itself
 from soarctl.errors import DataError, disk_errors
+from soarctl.estimate import forecast
 from soarctl.events import Tell
 from soarctl.fail_at_k import fail_at_k, halve
 from soarctl.filter_results import given_samples, manifest, reuse
@@ -62,6 +63,7 @@ def run(
     Raises:
         RunError: the directory is in use, holds another run, or cannot be written.
     """
+    began = time.monotonic()
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with (
@@ -75,7 +77,9 @@ def run(
         check_model(ledger, engine)
         if from_step is not None:
             go_back(directory, ledger, from_step)
-        meter = Meter(tell, ledger)
+        _record_estimate(ledger, loaded, len(problems))
+        meter = Meter(tell, ledger, began)
+        meter.lap(0, "loading")
         crew = assemble(Workplace(loaded.spec, loaded.domain, engine, meter.tell))
         work = _Run(loaded.spec, loaded.domain, loaded.reward, engine, crew, ledger, directory, meter)
         work.announce()
@@ -83,17 +87,23 @@ def run(
         work.outer_loop(train)
         if loaded.spec.evaluation is not None:
             work.measure_held_out(test, loaded.spec.evaluation)
-        tell("finished", directory=str(directory), alarms=[asdict(alarm) for alarm in alarms(ledger)])
+        tell(
+            "finished",
+            directory=str(directory),
+            alarms=[asdict(alarm) for alarm in alarms(ledger)],
+            seconds=ledger.seconds,
+            estimate=ledger.facts.get("estimate"),
+        )
 
 
 class Meter:
     """Passes events on, and writes down how long each phase took and how many tokens were sampled in it."""
 
-    def __init__(self, tell: Tell, ledger: Ledger) -> None:
+    def __init__(self, tell: Tell, ledger: Ledger, since: float) -> None:
         self._tell = tell
         self._ledger = ledger
         self._tokens = 0
-        self._since = time.monotonic()
+        self._since = since
 
     def tell(self, event: str, /, **facts: Any) -> None:
         self._tokens += facts.get("tokens", 0)
@@ -105,6 +115,14 @@ class Meter:
         seconds, tokens, self._since, self._tokens = now - self._since, self._tokens, now, 0
         self._ledger.put_timing(step, phase, seconds, tokens)
         return seconds
+
+
+def _record_estimate(ledger: Ledger, loaded: LoadedSpec, candidates: int) -> None:
+    """Keeps what `soarctl bench` lets us expect, to stand beside the truth. The first start of a run decides."""
+    if "estimate" not in ledger.facts and (expected := forecast(loaded, candidates)):
+        ledger.set_facts(
+            {"estimate": {"seconds": expected.seconds, "device": expected.device, "source": expected.source}}
+        )
 
 
 def _candidates(domain: Domain, name: str) -> list[Problem]:

@@ -1,7 +1,7 @@
 """A small run, written through the ledger as `soarctl.run` writes one, with numbers that can be followed on paper."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -42,6 +42,14 @@ GAINS = [
     [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]],
     [[-0.25, 0.0, 0.25], [0.0, 0.0, 0.0]],
 ]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_rates_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Runs look for what `soarctl bench` measured; tests find nothing unless they measure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 class Scripted:

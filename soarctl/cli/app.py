@@ -100,12 +100,50 @@ def plugins(
     plugins(check=check, as_json=as_json)
 
 
-@app.command(epilog="Example: soarctl plan specs/quickstart.yaml --set outer.steps=40")
-def plan(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Count completions, tokens, updates and memory of a run before anything runs."""
+@app.command(epilog="Example: soarctl plan specs/math_fail128.yaml --price 2.5")
+def plan(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    rates: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What bench measured. Default: what it kept on this machine.", show_default=False
+        ),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, metavar="PER_HOUR", help="Of a device, per hour.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count completions, tokens, memory, hours and the price of a run before anything runs."""
     from soarctl.cli.plan import plan
 
-    plan(spec, overrides or [], as_json=as_json)
+    plan(spec, overrides or [], rates, price, as_json=as_json)
+
+
+@app.command(epilog="Example: soarctl bench specs/quickstart.yaml")
+def bench(
+    spec: Annotated[str, typer.Argument(metavar="[SPEC]", help="A YAML file.")] = "specs/quickstart.yaml",
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Default: where plan and run look for it.", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A config.json: measure random weights in its shape, where the model is not here.",
+            show_default=False,
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="About how long to measure.")] = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast this machine samples and trains with a spec, for plan."""
+    from soarctl.cli.bench import bench
+
+    bench(spec, overrides or [], out, config, seconds=seconds, as_json=as_json)
 
 
 @app.command(epilog="Example: soarctl show runs/quickstart --json")

@@ -37,6 +37,7 @@ def run(
 
 def _say_what_came_of_it(directory: Path) -> None:
     from soarctl.alarms import alarms
+    from soarctl.cli.durations import duration, durations
     from soarctl.cli.show import print_alarms, print_held_out
     from soarctl.held_out import held_out_table
     from soarctl.ledger import Ledger
@@ -44,11 +45,15 @@ def _say_what_came_of_it(directory: Path) -> None:
     with Ledger.open(directory, read_only=True) as ledger:
         arms, signs = held_out_table(ledger), alarms(ledger)
         stages: list[Any] = ledger.rows("SELECT step FROM baselines WHERE stage > 0 ORDER BY stage")
+        seconds, estimate = ledger.seconds, ledger.facts.get("estimate")
     promotions = ", ".join(str(step) for (step,) in stages)
     print()
     print(f"promoted after outer step {promotions}" if stages else "no student was promoted")
     if arms:
         print_held_out(arms)
     print_alarms(signs)
+    if estimate:
+        print()
+        print(f"took {duration(seconds)}; estimated were {durations(estimate['seconds'])}, {estimate['source']}")
     print()
     print(f"soarctl promote --inspect {directory}    # the questions that made the difference")

@@ -45,7 +45,7 @@ def test_a_plan_is_a_page_of_counts(spec: str, soarctl: Callable[..., Any]) -> N
     assert ran.code == 0
     assert ran.out.startswith(PLANNED)
     assert (
-        "an outer step's reward moves in steps of 0.00098; "
+        "an outer step's reward moves in steps of 1/1,024 = 0.00098 (questions x attempts x students); "
         "a promotion needs a mean above 0.01 over 3 outer steps\nwarning: tau 0.01 is below"
     ) in ran.out
     assert ran.out.endswith("warning: the reward asks for 64 hard train problems; there are 50 at most\n")
@@ -62,6 +62,59 @@ def test_a_spec_with_a_mistake_is_refused(spec: str, soarctl: Callable[..., Any]
     ran = soarctl("plan", spec, "--set", "outer.stps=1")
     assert ran.code == 2
     assert ran.err.startswith("error: --set outer.stps=1: unknown key\n")
+
+
+PRICED = """\
+time and price, estimated from data sheets, not measured; `soarctl bench` measures a machine
+GPU   TOKENS/S SAMPLED  TRAINED        HOURS               PRICE  SEQUENCES
+H200            29,881   20,522  77.9 to 153    194.68 to 382.21        955
+H100            20,854   20,522  91.8 to 180    229.49 to 450.15        487
+A100            12,699    6,474   221 to 433  551.40 to 1,083.31        487
+L40S             5,379    7,512   304 to 595  758.94 to 1,487.39        242
+SEQUENCES: completions of the longest kind whose caches fit beside what is in memory all the time
+completions are taken to be 40 % of the longest; on the H200:
+TIME                  COMPLETIONS  TOKENS EACH  MS EACH  COMPLETIONS x MS EACH
+teacher                   102,400        204.8     16.8            28 min 44 s
+practice  8,192,000 to 16,199,680        409.6     33.7      76.6 h to 151.5 h
+reward                    204,800        409.6     13.7            46 min 47 s
+baseline            500 to 33,500        409.6     13.7    6.9 s to 7 min 39 s
+all of these: 77.9 h to 152.9 h; 77.87 to 152.9 h x 2.5 per hour = 194.68 to 382.21
+
+WHAT IF (H200)                             TIME WITHOUT PROMOTIONS  SAVED  REWARD MOVES BY
+reward.repeats 2 in place of 4                    77.9 h -> 39.2 h   50 %            1/512
+inner.steps 5 in place of 10                      77.9 h -> 39.6 h   49 %          1/1,024
+inner.max_new_tokens 512 in place of 1024         77.9 h -> 39.2 h   50 %          1/1,024
+outer.steps 100 in place of 200                   77.9 h -> 38.9 h   50 %          1/1,024
+"""
+
+
+def test_a_model_of_known_size_is_priced_on_gpus_before_anything_is_fetched(
+    folder: Path, soarctl: Callable[..., Any]
+) -> None:
+    (folder / "priced.yaml").write_text(
+        "name: priced\nmodel: {base: meta-llama/Llama-3.2-3B-Instruct}\ndomain: {plugin: letters, candidates: 1000}\n"
+        "filter: {reuse: hard.jsonl}\nevaluation: null\n"
+    )
+    assert PRICED in soarctl("plan", "priced.yaml", "--price", "2.5").out
+    planned = json.loads(soarctl("plan", "priced.yaml", "--price", "2.5", "--json").out)
+    first = planned["estimates"][0]
+    assert first["device"] == "H200"
+    assert first["price"][0] == pytest.approx(first["seconds"][0] / 3600 * 2.5)
+    assert first["costs"][1]["seconds"][0] == pytest.approx(8_192_000 * first["costs"][1]["seconds_each"])
+    assert planned["what_if"][0]["change"] == "reward.repeats 2 in place of 4"
+
+
+def test_a_spec_that_nobody_measured_has_no_time(spec: str, soarctl: Callable[..., Any]) -> None:
+    assert "\ntime: unknown until `soarctl bench` with this spec measures it\n" in soarctl("plan", spec).out
+
+
+def test_rates_that_are_not_there_are_an_error(spec: str, soarctl: Callable[..., Any]) -> None:
+    ran = soarctl("plan", spec, "--rates", "none.json")
+    assert ran.code == 2
+    assert ran.err == (
+        "error: none.json: cannot be read: No such file or directory\n"
+        "  `soarctl bench SPEC --out none.json` makes one\n"
+    )
 
 
 def test_a_plan_needs_no_torch(spec: str) -> None:
