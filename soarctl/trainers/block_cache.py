@@ -1,6 +1,7 @@
 """A key-value cache that is written in place and loses rows cheaply."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -50,14 +51,28 @@ class BlockLayer(CacheLayerMixin):
         layer.is_initialized = True
         return layer
 
-    def move(self, sources_M: Tensor, targets_M: Tensor, size: int) -> None:
-        """Copies some rows to places of others, or to new places; then there are `size` rows."""
+    def move(self, sources_M: Tensor, targets_M: Tensor, runs: Sequence[tuple[int, int]], size: int) -> None:
+        """Copies some rows to places of others, or to new places; then there are `size` rows.
+
+        Args:
+            sources_M: which rows.
+            targets_M: where to, ascending.
+            runs: stretches of M in which the targets are neighbours.
+            size: at least the largest target plus 1.
+        """
         if size > len(self._tensors()[0]):
             # Memory that is not written to costs a CPU nothing, and elsewhere rows never become more.
             self._reserve(2 * size, self.length)
         for states in self._tensors():
             filled = states[:, :, : self.length]
-            filled.index_copy_(0, targets_M.to(states.device), filled.index_select(0, sources_M.to(states.device)))
+            moved = filled.index_select(0, sources_M.to(states.device))
+            # Rows that go to neighbouring places are copied together; by index each is a copy of its own.
+            if len(runs) * 4 < len(targets_M):
+                for begin, end in runs:
+                    first = int(targets_M[begin])
+                    filled[first : first + end - begin] = moved[begin:end]
+            else:
+                filled.index_copy_(0, targets_M.to(states.device), moved)
         self.rows = size
 
     def _reserve(self, rows: int, positions: int) -> None:
@@ -106,9 +121,9 @@ class BlockCache(Cache):
     def move(self, sources_B: Tensor) -> None:
         """Puts at b what was row sources_B[b], for all rows that there are from now on."""
         targets_M = torch.nonzero(sources_B != torch.arange(len(sources_B)))[:, 0]
-        sources_M = sources_B[targets_M]
+        cuts = [0, *(torch.nonzero(targets_M.diff() != 1)[:, 0] + 1).tolist(), len(targets_M)]
         for layer in cast(list[BlockLayer], self.layers):
-            layer.move(sources_M, targets_M, len(sources_B))
+            layer.move(sources_B[targets_M], targets_M, list(pairwise(cuts)), len(sources_B))
 
 
 def joined(caches: Sequence[BlockCache]) -> BlockCache:
