@@ -19,7 +19,7 @@ from soarctl.history import Progress, overview
 from soarctl.runs import ROOT, newest, open_run
 
 NEEDED = ("torch", "transformers", "accelerate", "peft", "safetensors", "numpy", "pydantic")
-OPTIONAL = ("vllm", "pyarrow", "datasets", "math-verify", "tensorboard", "trackio", "wandb", "mlflow", "matplotlib")
+OPTIONAL = ("vllm", "pyarrow", "datasets", "math-verify", "tensorboard", "trackio", "wandb", "mlflow")
 QUICKSTART = Path("specs/quickstart.yaml")
 SPEC_FILE = "spec.yaml"
 _MEMORY_NEEDED = 2e9

@@ -244,12 +244,18 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="By default report.html in the first run.", show_default=False),
     ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="PER_HOUR", help="Of the machine, per hour: the report says the cost.", show_default=False
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page about runs and studies that opens anywhere, without a network."""
     from soarctl.cli.report import report
 
-    report(runs or [], out, as_json=as_json)
+    report(runs or [], out, price, as_json=as_json)
 
 
 @app.command(epilog="Example: soarctl doctor specs/code_fail128.yaml")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def report(directories: Sequence[Path], out: Path | None, *, as_json: bool) -> None:
+def report(directories: Sequence[Path], out: Path | None, price: float | None, *, as_json: bool) -> None:
     """Writes the page; by default of the newest run, beside its ledger.
 
     Raises:
@@ -16,7 +16,7 @@ def report(directories: Sequence[Path], out: Path | None, *, as_json: bool) -> N
 
     chosen = list(directories) or [newest()]
     place = out or chosen[0] / "report.html"
-    write_report(chosen, place)
+    write_report(chosen, place, price)
     size = place.stat().st_size
     if as_json:
         print(json.dumps({"file": str(place), "bytes": size}, indent=2))

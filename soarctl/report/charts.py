@@ -1,22 +1,50 @@
 """Charts as inline SVG. Colours are CSS classes, so that a page shows them light or dark; nothing here knows of runs.
 
-A chart scales with the page; a wide one has twice the width of the others. What distinguishes two series is colour and
-dash, never colour alone.
+Text would shrink with a chart that is scaled down, so each is drawn for a phone, for half of a page, and a wide one for
+the whole of it; the page shows the one that fits. What distinguishes two series is colour and dash, never colour alone.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from markupsafe import Markup, escape
 
 Point = tuple[float, float]
 
-_WIDTH, _WIDE, _HEIGHT = 560, 1140, 280
 _DODGE = 5
-_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 14, 14, 42
+_TOP, _BOTTOM = 14, 42
 _ROW = 26
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """What a drawing is made for."""
+
+    css: str
+    width: int
+    height: int
+    left: int
+    """Where the plot begins: room for the labels of the y axis."""
+    ticks: int
+    """Round numbers on the x axis, about."""
+
+    @property
+    def right(self) -> int:
+        """Where it ends."""
+        return self.width - 14
+
+    @property
+    def bottom(self) -> int:
+        return self.height - _BOTTOM
+
+
+_NARROW, _MIDDLE, _BROAD = (
+    _Size("narrow", 340, 240, 56, 5),
+    _Size("middle", 560, 280, 66, 8),
+    _Size("broad", 1140, 280, 66, 16),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,58 +102,61 @@ def line_chart(
         from_zero: the y axis begins at 0.
         wide: for a figure that has a row of the page to itself.
     """
-    width = _WIDE if wide else _WIDTH
     xs = [x for s in series for x, _ in s.points] + list(marks)
     ys = [y for s in series for line in (s.points, *s.faint) for _, y in line]
     ys += [y for s in series for _, *ends in (*s.band, *s.whiskers) for y in ends]
     ys += [level] if level is not None else []
     ys += [0.0] if from_zero else []
     y_ticks = round_numbers(min(ys), max(ys), 5)
-    places = x_ticks or [
-        (x, _number(x)) for x in round_numbers(min(xs), max(xs), 16 if wide else 8) if min(xs) <= x <= max(xs)
-    ]
-    room = 6 + (_DODGE * len(series) / 2 if any(s.whiskers for s in series) else 0)
-    at_x = _scale(min(xs), max(xs), _LEFT + room, width - _RIGHT - room)
-    at_y = _scale(min(y_ticks[0], *ys), max(y_ticks[-1], *ys), _HEIGHT - _BOTTOM, _TOP)
-    parts = [_axis_y(y_ticks, at_y, percent, width), *(_tick_x(at_x(x), text) for x, text in places)]
-    parts += [_line(at_x(x), _TOP, at_x(x), _HEIGHT - _BOTTOM, "mark") for x in marks]
-    if level is not None:
-        parts.append(_line(_LEFT, at_y(level), width - _RIGHT, at_y(level), "level"))
-    for place, s in enumerate(series):
-        aside = _DODGE * (place - (len(series) - 1) / 2)
-        parts += [
-            _line(at_x(x) + aside, at_y(low), at_x(x) + aside, at_y(high), f"whisker c{s.color}")
-            for x, low, high in s.whiskers
+
+    def draw(size: _Size) -> list[str]:
+        places = _fitting(x_ticks, size) if x_ticks else _numbers(min(xs), max(xs), size.ticks)
+        room = 6 + (_DODGE * len(series) / 2 if any(s.whiskers for s in series) else 0)
+        at_x = _scale(min(xs), max(xs), size.left + room, size.right - room)
+        at_y = _scale(min(y_ticks[0], *ys), max(y_ticks[-1], *ys), size.bottom, _TOP)
+        parts = [_axis_y(y_ticks, at_y, percent, size), *(_tick_x(at_x(x), text, size) for x, text in places)]
+        parts += [_line(at_x(x), _TOP, at_x(x), size.bottom, "mark") for x in marks]
+        if level is not None:
+            parts.append(_line(size.left, at_y(level), size.right, at_y(level), "level"))
+        for place, s in enumerate(series):
+            aside = _DODGE * (place - (len(series) - 1) / 2)
+            parts += [
+                _line(at_x(x) + aside, at_y(low), at_x(x) + aside, at_y(high), f"whisker c{s.color}")
+                for x, low, high in s.whiskers
+            ]
+            parts += _drawn(s, lambda x, aside=aside if s.whiskers else 0.0: at_x(x) + aside, at_y)
+        name = f'transform="translate(12 {(_TOP + size.bottom) / 2:.0f}) rotate(-90)" text-anchor="middle"'
+        return [
+            *parts,
+            _text((size.left + size.right) / 2, size.height - 6, x_label, "middle"),
+            f"<text {name}>{escape(y_label)}</text>",
         ]
-        parts += _drawn(s, lambda x, aside=aside if s.whiskers else 0.0: at_x(x) + aside, at_y)
-    parts += [
-        _text((_LEFT + width - _RIGHT) / 2, _HEIGHT - 6, x_label, "middle"),
-        (
-            f'<text class="name" transform="translate(12 {(_TOP + _HEIGHT - _BOTTOM) / 2:.0f}) rotate(-90)" '
-            f'text-anchor="middle">{escape(y_label)}</text>'
-        ),
-    ]
-    return _svg(parts, width, _HEIGHT, label)
+
+    return _svgs([(size, draw(size)) for size in (_NARROW, _MIDDLE, *([_BROAD] if wide else []))], label)
 
 
 def interval_chart(rows: Sequence[Interval], *, label: str, x_label: str, reference: float | None = None) -> Markup:
     """One row for each interval, from top to bottom, with a line at `reference`. Values are shares."""
     ends = [end for row in rows for end in (row.low, row.high, *row.values)]
-    ticks = round_numbers(0.0, max(*ends, 1e-9), 6)
-    left = 14 + 7.2 * max(len(row.name) for row in rows)
-    height = _TOP + _ROW * len(rows) + _BOTTOM
-    at_x = _scale(0.0, max(ticks[-1], *ends), left + 6, _WIDTH - _RIGHT - 6)
-    parts = [_line(at_x(x), _TOP, at_x(x), height - _BOTTOM, "grid") for x in ticks]
-    parts += [_text(at_x(x), height - _BOTTOM + 17, f"{100 * x:g} %", "middle") for x in ticks]
-    if reference is not None:
-        parts.append(_line(at_x(reference), _TOP, at_x(reference), height - _BOTTOM, "level"))
-    for place, row in enumerate(rows):
-        y = _TOP + _ROW * (place + 0.5)
-        parts += [_text(left - 6, y + 4, row.name, "end"), _line(at_x(row.low), y, at_x(row.high), y, "interval c0")]
-        parts += [f'<circle class="value" cx="{at_x(v):.1f}" cy="{y:.1f}" r="3"/>' for v in row.values]
-        parts.append(f'<circle class="dot c0" cx="{at_x(row.mean):.1f}" cy="{y:.1f}" r="5"/>')
-    parts.append(_text((left + _WIDTH - _RIGHT) / 2, height - 6, x_label, "middle"))
-    return _svg(parts, _WIDTH, height, label)
+
+    def draw(size: _Size) -> list[str]:
+        ticks = round_numbers(0.0, max(*ends, 1e-9), size.ticks - 2)
+        at_x = _scale(0.0, max(ticks[-1], *ends), size.left + 6, size.right - 6)
+        parts = [_line(at_x(x), _TOP, at_x(x), size.bottom, "grid") for x in ticks]
+        parts += [_tick_x(at_x(x), f"{100 * x:g} %", size) for x in ticks]
+        if reference is not None:
+            parts.append(_line(at_x(reference), _TOP, at_x(reference), size.bottom, "level"))
+        for place, row in enumerate(rows):
+            y = _TOP + _ROW * (place + 0.5)
+            parts += [_text(size.left - 6, y + 4, row.name, "end")]
+            parts += [_line(at_x(row.low), y, at_x(row.high), y, "interval c0")]
+            parts += [f'<circle class="value" cx="{at_x(v):.1f}" cy="{y:.1f}" r="3"/>' for v in row.values]
+            parts.append(f'<circle class="dot c0" cx="{at_x(row.mean):.1f}" cy="{y:.1f}" r="5"/>')
+        return [*parts, _text((size.left + size.right) / 2, size.height - 6, x_label, "middle")]
+
+    left, height = round(14 + 7.2 * max(len(row.name) for row in rows)), _TOP + _ROW * len(rows) + _BOTTOM
+    sizes = [replace(size, left=left, height=height) for size in (_NARROW, _MIDDLE)]
+    return _svgs([(size, draw(size)) for size in sizes], label)
 
 
 def round_numbers(low: float, high: float, count: int) -> list[float]:
@@ -164,16 +195,29 @@ def _drawn(s: Series, at_x: Callable[[float], float], at_y: Callable[[float], fl
     return parts
 
 
-def _axis_y(ticks: Sequence[float], at_y: Callable[[float], float], percent: bool, width: float) -> str:
+def _axis_y(ticks: Sequence[float], at_y: Callable[[float], float], percent: bool, size: _Size) -> str:
     parts: list[str] = []
     for y in ticks:
         text = f"{100 * y:g} %" if percent else _number(y)
-        parts += [_line(_LEFT, at_y(y), width - _RIGHT, at_y(y), "grid"), _text(_LEFT - 6, at_y(y) + 4, text, "end")]
+        parts += [
+            _line(size.left, at_y(y), size.right, at_y(y), "grid"),
+            _text(size.left - 6, at_y(y) + 4, text, "end"),
+        ]
     return "".join(parts)
 
 
-def _tick_x(x: float, text: str) -> str:
-    return _text(x, _HEIGHT - _BOTTOM + 17, text, "middle")
+def _numbers(low: float, high: float, count: int) -> list[tuple[float, str]]:
+    return [(x, _number(x)) for x in round_numbers(low, high, count) if low <= x <= high]
+
+
+def _fitting(ticks: Sequence[tuple[float, str]], size: _Size) -> Sequence[tuple[float, str]]:
+    """As many of them, evenly, as have room for their text."""
+    room = 10 + 8 * max(len(text) for _, text in ticks)
+    return ticks[:: math.ceil(len(ticks) * room / (size.right - size.left))]
+
+
+def _tick_x(x: float, text: str, size: _Size) -> str:
+    return _text(x, size.bottom + 17, text, "middle")
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -193,7 +237,11 @@ def _number(value: float) -> str:
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
-def _svg(parts: Sequence[str], width: float, height: float, label: str) -> Markup:
-    return Markup(
-        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+def _svgs(drawings: Sequence[tuple[_Size, Sequence[str]]], label: str) -> Markup:
+    return Markup("").join(
+        Markup(
+            f'<svg class="{size.css}" viewBox="0 0 {size.width} {size.height}" role="img" '
+            f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        )
+        for size, parts in drawings
     )

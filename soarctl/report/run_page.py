@@ -3,9 +3,9 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from markupsafe import Markup
@@ -28,6 +28,8 @@ _LOOKED_AT = 64
 """Questions of each step that diversity and correctness are counted on."""
 _EXAMPLES = 16
 """Example questions of each kind."""
+_LONG, _SMOOTHED = 60, 9
+"""From so many outer steps on, lines are means over so many steps."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ class RunPage:
     """Rule, how many completions, share of all that were drawn."""
     leaks: Mapping[str, Leaks]
     phases: Sequence[Phase]
+    seconds: float
+    """Of all phases."""
+    step_seconds: float
+    """The median outer step's; 0 before the first."""
+    smoothed_from: int = _LONG
+    smoothed: int = _SMOOTHED
 
 
 def run_page(ledger: Ledger) -> RunPage:
@@ -100,6 +108,8 @@ def run_page(ledger: Ledger) -> RunPage:
         rejections=_rejections(ledger),
         leaks=promotion_leaks(ledger) if run.promotions else {},
         phases=_phases(ledger),
+        seconds=sum(phase.seconds for phase in _phases(ledger)),
+        step_seconds=_median_step(ledger),
     )
 
 
@@ -107,7 +117,7 @@ def _tiles(ledger: Ledger, run: Overview, steps: Sequence[OuterStep]) -> list[tu
     tiles = [
         ("outer steps", f"{run.steps_done} of {run.steps}"),
         ("promotions", str(run.promotions)),
-        ("hard, and held out", f"{run.train}, {run.test}"),
+        ("hard + held out", f"{run.train} + {run.test}"),
     ]
     for arm in held_out_table(ledger):
         k, estimate = next(iter(arm.pass_at.items()))
@@ -251,7 +261,7 @@ def _varied(by_step: Mapping[int, Diversity]) -> list[Figure]:
     said = f"Effective number of different questions among {_LOOKED_AT}, by shared n-grams. A fall is a collapse."
     title = "Diversity"
     return [
-        Figure(title, said, _over_steps(vendi, title, "questions"), vendi),
+        Figure(title, said, _over_steps(vendi, title, "questions", from_zero=True), vendi),
         Figure(
             "Questions that were asked before",
             "Share of the questions of each step, word for word.",
@@ -322,8 +332,27 @@ def _practice(ledger: Ledger) -> Figure | None:
     )
 
 
-def _over_steps(series: Sequence[Series], label: str, y_label: str, *, percent: bool = False) -> Markup:
-    return line_chart(series, label=f"{label}, by outer step", x_label="outer step", y_label=y_label, percent=percent)
+def _over_steps(
+    series: Sequence[Series], label: str, y_label: str, *, percent: bool = False, from_zero: bool = False
+) -> Markup:
+    return line_chart(
+        [_smoothed(s) for s in series],
+        label=f"{label}, by outer step",
+        x_label="outer step",
+        y_label=y_label,
+        percent=percent,
+        from_zero=from_zero,
+    )
+
+
+def _smoothed(series: Series) -> Series:
+    """Of a long run: means over a few steps, with the single steps faint behind them."""
+    points = series.points
+    if len(points) < _LONG or series.kind != "line":
+        return series
+    half = _SMOOTHED // 2
+    means = [(x, fmean(y for _, y in points[max(i - half, 0) : i + half + 1])) for i, (x, _) in enumerate(points)]
+    return replace(series, points=means, faint=[points])
 
 
 def _examples(ledger: Ledger, solver: Solver) -> list[Example]:
@@ -357,8 +386,18 @@ def _phases(ledger: Ledger) -> list[Phase]:
     return [Phase(*row) for row in rows]
 
 
+def _median_step(ledger: Ledger) -> float:
+    rows = ledger.rows("SELECT SUM(seconds) FROM timings WHERE phase = 'outer_step' GROUP BY step")
+    return median(seconds for (seconds,) in rows) if rows else 0.0
+
+
 def clock(seconds: float) -> str:
     """Seconds as people say them: 1:02:03 or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def signed(gain: float) -> str:
+    """A gain with its sign."""
+    return f"{gain:+.3f}".replace("-", "\N{MINUS SIGN}")

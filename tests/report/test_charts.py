@@ -21,8 +21,9 @@ def test_ticks_are_round_and_cover_the_values(low: float, high: float, count: in
     assert round_numbers(low, high, count) == ticks
 
 
-def drawn(svg: str) -> ET.Element:
-    return ET.fromstring(svg)
+def drawn(svg: str, size: str = "middle") -> ET.Element:
+    """The drawing for half of a page; `narrow` is that for a phone."""
+    return next(one for one in ET.fromstring(f"<div>{svg}</div>") if one.get("class") == size)
 
 
 def test_points_stand_where_their_values_say() -> None:
@@ -60,3 +61,16 @@ def test_marks_a_level_bands_and_whiskers_are_drawn() -> None:
     classes = [e.get("class") for e in svg]
     assert classes.count("mark") == classes.count("level") == classes.count("band c0") == 1
     assert classes.count("whisker c1") == 1
+
+
+def test_a_phone_gets_a_drawing_of_its_own_with_fewer_ticks() -> None:
+    ticks = [(float(x), f"stage {x}") for x in range(20)]
+    svg = line_chart([Series("a", [(0, 0), (19, 1)], 0)], label="l", x_label="x", y_label="y", x_ticks=ticks, wide=True)
+    shown = {
+        size: [t.text for t in drawn(svg, size) if t.tag == "text" and str(t.text).startswith("stage")]
+        for size in ("narrow", "middle", "broad")
+    }
+    assert 2 < len(shown["narrow"]) < len(shown["middle"]) < len(shown["broad"])
+    for size, left, right in (("narrow", 0, 340), ("middle", 0, 560), ("broad", 0, 1140)):
+        points = next(str(e.get("points")) for e in drawn(svg, size) if e.get("class") == "line c0").split()
+        assert all(left < float(point.split(",")[0]) < right for point in points)
