@@ -24,7 +24,7 @@ def test_a_spec_loads_under_its_own_name(name: str) -> None:
     assert load(name).spec.name == name.replace("_", "-")
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name != "quickstart"])
+@pytest.mark.parametrize("name", [name for name in RUNS if not name.startswith("quickstart")])
 def test_a_plan_needs_neither_data_nor_weights_and_says_what_it_cannot_know(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +58,13 @@ def test_with_data_the_candidates_are_counted(name: str, file: str, candidates: 
 def test_harp_is_run_as_math_is() -> None:
     math, harp = (load(name).spec.model_dump() for name in ("math_fail128", "harp_fail128"))
     assert [key for key in math if math[key] != harp[key]] == ["name", "domain"]
+
+
+def test_the_full_quickstart_is_the_quickstart_with_other_rates_and_trainer() -> None:
+    adapters, full = (load(name).spec.model_dump() for name in ("quickstart", "quickstart_full"))
+    assert [key for key in adapters if adapters[key] != full[key]] == ["name", "teacher", "inner", "trainer"]
+    for role in ("teacher", "inner"):
+        assert full[role] == adapters[role] | {"lr": adapters[role]["lr"] / 2}
 
 
 def test_the_paper_s_run_is_short() -> None:
