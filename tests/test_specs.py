@@ -62,7 +62,7 @@ def test_harp_is_run_as_math_is() -> None:
 
 def test_the_full_quickstart_is_the_quickstart_with_other_rates_and_trainer() -> None:
     adapters, full = (load(name).spec.model_dump() for name in ("quickstart", "quickstart_full"))
-    assert [key for key in adapters if adapters[key] != full[key]] == ["name", "teacher", "inner", "trainer"]
+    assert [key for key in adapters if adapters[key] != full[key]] == ["name", "trainer", "teacher", "inner"]
     for role in ("teacher", "inner"):
         assert full[role] == adapters[role] | {"lr": adapters[role]["lr"] / 2}
 

@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soarctl.api import ModelError, Optimizer
+from soarctl.trainers.draw import wide_float
 
+# A sum of squares is taken of this many numbers in fp32 and of the sums in fp64: on a CPU, a running fp32 sum over all
+# weights of a model stops growing.
+SUMMED = 2**20
 # Of the tables of (S, P) that a step works on at once: what it needs for a moment is a few times 256 MB in fp32.
 NUMBERS = 2**26
 
@@ -52,7 +56,7 @@ class FleetAdamW:
         """
         lr = learning_rate(self.options, self._calls)
         self._calls += 1
-        norms_S = gradients_S_P.norm(dim=1)
+        norms_S = _norms(gradients_S_P)
         norms = norms_S.double().cpu().numpy()
         moved_S = signal_S & np.isfinite(norms)
         if moved_S.any():
@@ -116,3 +120,8 @@ class FleetAdamW:
             tensor.copy_(torch.from_numpy(np.array(state[name])))
         self._updates_S = np.array(state["updates"], np.int64)
         self._calls = int(state["calls"])
+
+
+def _norms(gradients_S_P: Tensor) -> Tensor:
+    parts = [part_S_P.norm(dim=1).to(wide_float(part_S_P.device)) for part_S_P in gradients_S_P.split(SUMMED, 1)]
+    return torch.stack(parts).norm(dim=0).float()
