@@ -47,7 +47,7 @@ def test_a_policy_without_signal_keeps_every_bit_but_its_schedule_goes_on() -> N
 def test_the_norm_of_many_numbers_is_right() -> None:
     # Summed one after the other in fp32 it would come out as 4.055.
     norms, _ = FleetAdamW(torch.zeros(1, 2**24), OPTIONS).step(torch.full((1, 2**24), 1e-3), np.ones(1, np.bool_))
-    assert norms[0] == pytest.approx(4.096, rel=1e-5)
+    assert norms[0] == pytest.approx(4.096, rel=1e-4)
 
 
 def test_a_step_in_parts_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
