@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
@@ -416,6 +416,9 @@ class ModelSource(Protocol):
 
 class Trainer(Plugin, ABC):
     """How policies are represented, sampled and updated."""
+
+    trains_all_weights: ClassVar[bool] = False
+    """Whether a policy is every weight of the model, and not a few beside it. Plans of memory and time go by it."""
 
     @abstractmethod
     def load(self, model: ModelSource, seed: int) -> Engine:

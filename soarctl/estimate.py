@@ -70,7 +70,11 @@ def estimates(spec: Spec, counted: Plan) -> list[Estimate]:
     if counted.parameters is None or counted.parameters < LEAST_PARAMETERS:
         return []
     source = "estimated from data sheets, not measured"
-    return [_sum(spec, counted, gpu.name, source, estimated(spec, gpu, counted.parameters), None) for gpu in GPUS]
+    frozen = counted.policy_parameters != counted.parameters
+    return [
+        _sum(spec, counted, gpu.name, source, estimated(spec, gpu, counted.parameters, frozen=frozen), None)
+        for gpu in GPUS
+    ]
 
 
 def sequences(spec: Spec, counted: Plan, gpu: Gpu) -> int | None:
@@ -79,7 +83,7 @@ def sequences(spec: Spec, counted: Plan, gpu: Gpu) -> int | None:
     A tenth of the memory is left for activations and logits. Negative: the rest does not fit either. None where the
     model is not known.
     """
-    resident = [memory.bytes for memory in counted.memory]
+    resident = [memory.bytes for memory in counted.memory if not memory.host]
     if counted.cache_bytes is None or None in resident:
         return None
     left = 0.9 * gpu.memory - sum(bytes_ or 0 for bytes_ in resident)

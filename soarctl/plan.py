@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, sqrt
 from pathlib import Path
-from typing import Any
 
 from soarctl.api import Problem, Student
 from soarctl.errors import DataError, PluginError, SoarError
@@ -44,12 +43,14 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What one role keeps on the device all the time."""
+    """What one role keeps all the time, on the device if nothing else is said."""
 
     role: str
     what: str
     bytes: int | None
     """None where the model's config is not on this machine or not of a known kind."""
+    host: bool = False
+    """It is kept in host memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ class Plan:
     candidates: int | None
     counts: Sequence[Count]
     parameters: int | None
-    adapter_parameters: int | None
+    policy_parameters: int | None
+    """Of an adapter, or all."""
     memory: Sequence[Memory]
     cache_bytes: int | None
     """Of a token's keys and values while completions are sampled."""
@@ -107,7 +109,8 @@ def plan(loaded: LoadedSpec, candidates: int | None = None) -> Plan:
     assumed = 1 / (spec.filter.samples + 2)
     error = _standard_error(spec, demand, assumed)
     shape = read_shape(spec.model.base, spec.model.revision)
-    adapter = _adapter(spec, shape)
+    whole = loaded.trainer.trains_all_weights
+    policy = shape.parameters if shape and whole else _adapter(spec, shape)
     return Plan(
         name=spec.name,
         outer_steps=spec.outer.steps,
@@ -119,10 +122,10 @@ def plan(loaded: LoadedSpec, candidates: int | None = None) -> Plan:
         candidates=candidates,
         counts=_counts(spec, demand, candidates, hard, stages_T),
         parameters=shape.parameters if shape else None,
-        adapter_parameters=adapter,
-        memory=_memory(spec, demand, shape, adapter),
+        policy_parameters=policy,
+        memory=_memory_of_all_weights(spec, demand, policy) if whole else _memory(spec, demand, shape, policy),
         cache_bytes=shape.cache_bytes if shape else None,
-        disk=_disk(spec, demand, adapter, stages_T[-1]),
+        disk=_disk(spec, demand, policy, stages_T[-1]),
         tau=spec.promotion.tau,
         window=spec.promotion.window,
         resolution=1 / demand.outcomes if demand.outcomes else None,
@@ -304,45 +307,74 @@ def _adapter(spec: Spec, shape: ModelShape | None) -> int | None:
     return shape.adapter_parameters(rank, [str(target) for target in targets])
 
 
+# In fp32: a number, and with it AdamW's two moments, and with them its gradient.
+_WEIGHT, _RESTING, _LEARNING = 4, 12, 16
+
+
 def _memory(spec: Spec, demand: Demand, shape: ModelShape | None, adapter: int | None) -> list[Memory]:
-    options: dict[str, Any] = spec.trainer.options
-    dtype = options.get("dtype")
-    width = options.get("width")
-    at_once = min(width, demand.students) if isinstance(width, int) else demand.students
-    frozen = 4 if dtype == "float32" else 2
-    learning = 16  # fp32: the number, its gradient and AdamW's two moments
-
-    def adapters(count: int, each: int) -> int | None:
-        return None if adapter is None else count * each * adapter
-
+    size, precision = _dtype(spec)
+    at_once = _at_once(spec, demand)
     roles = [
-        Memory(
-            "all roles",
-            f"one frozen base model, {'fp32' if frozen == 4 else '16 bit; twice that in fp32'}",
-            shape.parameters * frozen if shape else None,
-        ),
-        Memory("teacher", "1 adapter with gradient and AdamW moments, fp32", adapters(1, learning)),
+        Memory("all roles", f"one frozen base model, {precision}", _times(size, shape.parameters if shape else None)),
+        Memory("teacher", "1 adapter with gradient and AdamW moments, fp32", _times(_LEARNING, adapter)),
     ]
     if not demand.students:
         return roles
+    finished = f"{demand.students} adapters until the step ends, fp32"
     return [
         *roles,
-        Memory("students", f"{at_once} at a time, the same", adapters(at_once, learning)),
-        Memory("baseline", "1 adapter, fp32", adapters(1, 4)),
-        Memory(
-            "finished students", f"{demand.students} adapters until the step ends, fp32", adapters(demand.students, 4)
-        ),
+        Memory("students", f"{at_once} at a time, the same", _times(at_once * _LEARNING, adapter)),
+        Memory("baseline", "1 adapter, fp32", _times(_WEIGHT, adapter)),
+        Memory("finished students", finished, _times(demand.students * _WEIGHT, adapter)),
     ]
 
 
-def _disk(spec: Spec, demand: Demand, adapter: int | None, promotions: int) -> Range | None:
-    if adapter is None:
+def _memory_of_all_weights(spec: Spec, demand: Demand, parameters: int | None) -> list[Memory]:
+    """Where policies take turns on the device."""
+    size, precision = _dtype(spec)
+    learning = "1 policy with gradient and AdamW moments, fp32"
+    roles = [
+        Memory("all roles", f"a working copy and the base model, {precision}", _times(2 * size, parameters)),
+        Memory("whose turn it is", learning, _times(_LEARNING, parameters)),
+    ]
+    if not demand.students:
+        return roles
+    # The teacher, and all but one of the students that are begun together.
+    waiting = _at_once(spec, demand)
+    finished = f"{demand.students} policies in host memory until the step ends, fp32"
+    return [
+        *roles,
+        Memory("waiting", f"{waiting} in host memory, with moments", _times(waiting * _RESTING, parameters), host=True),
+        Memory("baseline", "1 policy in host memory, fp32", _times(_WEIGHT, parameters), host=True),
+        Memory("finished students", finished, _times(demand.students * _WEIGHT, parameters), host=True),
+    ]
+
+
+def _dtype(spec: Spec) -> tuple[int, str]:
+    """Bytes of a number that computes, and what to call it."""
+    wide = spec.trainer.options.get("dtype") == "float32"
+    return (4, "fp32") if wide else (2, "16 bit; twice that in fp32")
+
+
+def _at_once(spec: Spec, demand: Demand) -> int:
+    """Students that are trained side by side."""
+    width = spec.trainer.options.get("width")
+    return min(width, demand.students) if isinstance(width, int) else demand.students
+
+
+def _times(each: int, numbers: int | None) -> int | None:
+    """Bytes of so many numbers; None where that is not known."""
+    return None if numbers is None else each * numbers
+
+
+def _disk(spec: Spec, demand: Demand, policy: int | None, promotions: int) -> Range | None:
+    if policy is None:
         return None
     keep = spec.checkpoints
     kept = min(spec.outer.steps, keep.keep_last + spec.outer.steps // keep.every)
     # Of a teacher the weights and AdamW's two moments, of a student the weights.
-    always = 12 * adapter * kept + 4 * adapter * demand.students
-    return always, always + (12 + 4) * adapter * promotions
+    always = 12 * policy * kept + 4 * policy * demand.students
+    return always, always + (12 + 4) * policy * promotions
 
 
 def _standard_error(spec: Spec, demand: Demand, accuracy: float) -> float | None:

@@ -157,22 +157,22 @@ def decode_estimate(gpu: Gpu, parameters: int) -> float:
     return DECODE_TOKENS * gpu.bandwidth / GPUS[0].bandwidth * DECODE_PARAMETERS / parameters
 
 
-def train_estimate(gpu: Gpu, parameters: int, *, kl: bool) -> float:
-    """Tokens per second of an update of adapters.
+def train_estimate(gpu: Gpu, parameters: int, *, kl: bool, frozen: bool = True) -> float:
+    """Tokens per second of an update, of adapters beside frozen weights or of all weights.
 
-    2 FLOP per parameter and token forward and 2 backward, since frozen weights need no gradient; 2 more for the base
-    model's log-probs where there is a KL term.
+    2 FLOP per parameter and token forward and 2 backward; 2 more for the gradients of weights that are not frozen, and
+    2 more for the base model's log-probs where there is a KL term.
     """
-    return UTILISATION * gpu.peak / ((6 if kl else 4) * parameters)
+    return UTILISATION * gpu.peak / ((4 + 2 * kl + 2 * (not frozen)) * parameters)
 
 
-def estimated(spec: Spec, gpu: Gpu, parameters: int) -> dict[str, Spent]:
+def estimated(spec: Spec, gpu: Gpu, parameters: int, *, frozen: bool = True) -> dict[str, Spent]:
     """What one completion of each purpose should take."""
     decode = decode_estimate(gpu, parameters)
 
     def one(max_new_tokens: int, kl: float | None) -> Spent:
         tokens = LENGTH * max_new_tokens
-        training = 0.0 if kl is None else tokens / train_estimate(gpu, parameters, kl=kl > 0)
+        training = 0.0 if kl is None else tokens / train_estimate(gpu, parameters, kl=kl > 0, frozen=frozen)
         # Of a hundred, so that tokens are a whole number.
         return Spent(100, round(100 * tokens), 100 * tokens / decode, 0.0, 100 * training)
 

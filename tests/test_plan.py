@@ -159,12 +159,31 @@ def test_memory_is_counted_for_a_model_whose_config_is_here(planned: Callable[..
     paper = planned(f"model.base={tmp_path}")
     assert paper.parameters == 345_312
     # rank 16 on 4 square layers of 96 and 3 between 96 and 256, in each of 3 blocks
-    assert paper.adapter_parameters == 3 * 16 * (4 * 192 + 3 * 352)
+    assert paper.policy_parameters == 3 * 16 * (4 * 192 + 3 * 352)
     memory = {each.role: each.bytes for each in paper.memory}
     assert memory["all roles"] == 345_312 * 2
-    assert memory["teacher"] == paper.adapter_parameters * 16
-    assert memory["students"] == paper.adapter_parameters * 16 * 16
-    assert memory["finished students"] == paper.adapter_parameters * 4 * 16
+    assert memory["teacher"] == paper.policy_parameters * 16
+    assert memory["students"] == paper.policy_parameters * 16 * 16
+    assert memory["finished students"] == paper.policy_parameters * 4 * 16
+
+
+def test_all_weights_take_turns_on_the_device_and_wait_in_host_memory(
+    planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    paper = planned(f"model.base={tmp_path}", "trainer={plugin: full}")
+    assert paper.policy_parameters == paper.parameters == 345_312
+    assert {each.role: each.bytes for each in paper.memory if not each.host} == {
+        "all roles": 345_312 * 2 * 2,
+        "whose turn it is": 345_312 * 16,
+    }
+    assert {each.role: each.bytes for each in paper.memory if each.host} == {
+        "waiting": 345_312 * 12,
+        "baseline": 345_312 * 4,
+        "finished students": 345_312 * 4 * 16,
+    }
+    three = planned(f"model.base={tmp_path}", "trainer={plugin: full, width: 3}")
+    assert next(each.bytes for each in three.memory if each.role == "waiting") == 345_312 * 12 * 3
 
 
 def test_memory_of_a_model_that_is_not_here_is_unknown(planned: Callable[..., Plan]) -> None:

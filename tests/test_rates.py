@@ -72,6 +72,7 @@ def test_estimates_go_with_bandwidth_and_peak_and_against_parameters() -> None:
     # 0.4 of 989 TFLOP/s, 4 FLOP per parameter and token: forward, and backward through frozen weights.
     assert train_estimate(h200, 3_200_000_000, kl=False) == pytest.approx(0.4 * 989e12 / (4 * 3.2e9))
     assert train_estimate(h200, 3_200_000_000, kl=True) == pytest.approx(0.4 * 989e12 / (6 * 3.2e9))
+    assert train_estimate(h200, 3_200_000_000, kl=True, frozen=False) == pytest.approx(0.4 * 989e12 / (8 * 3.2e9))
 
 
 def test_an_estimated_completion_is_forty_percent_of_the_longest() -> None:

@@ -57,7 +57,7 @@ def _print(
     print(f"  promotions            {_range(plan.promotions)}")
     print(f"  candidate problems    {_number(plan.candidates)}")
     print(f"  base model            {_number(plan.parameters)} parameters")
-    print(f"  adapter               {_number(plan.adapter_parameters)} parameters")
+    print(f"  trained in a policy   {_number(plan.policy_parameters)} parameters")
     print()
     print_table(
         ["COMPLETIONS", "PER OUTER STEP", "WHOLE RUN", "TOKENS AT MOST", ""],

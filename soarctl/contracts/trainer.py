@@ -120,7 +120,8 @@ def options(world: TrainerWorld) -> Iterator[str]:
 
 
 def loads(world: TrainerWorld) -> Iterator[str]:
-    """`load` with one seed gives the same start, width, share and facts; facts are plain JSON and name the model."""
+    """`load` with one seed gives the same start, width, share and facts; facts are plain JSON and name the model, and
+    policies that are said to be all of its weights are."""
     again = world.trainer.load(world.model, 0)
     if not same_mapping(again.start().tensors, world.engine.start().tensors):
         yield "loaded twice with one seed, the policies that it starts from differ"
@@ -131,6 +132,9 @@ def loads(world: TrainerWorld) -> Iterator[str]:
     facts = dict(world.engine.facts)
     if not is_plain_json(facts) or not facts.get("base"):
         yield f"facts are not plain JSON with a key `base`: {shown(facts)}"
+    numbers = sum(tensor.size for tensor in world.engine.start().tensors.values())
+    if world.trainer.trains_all_weights and facts.get("parameters") != numbers:
+        yield f"policies are said to be all weights; they have {numbers}, facts say {shown(facts.get('parameters'))}"
     if not facts.get("weights_sha256"):
         yield "facts have no `weights_sha256`: a resumed run could not tell that the model changed"
 

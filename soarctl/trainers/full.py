@@ -3,6 +3,8 @@
 Options only, and no torch; `full_engine` does the work.
 """
 
+from typing import ClassVar
+
 from pydantic import PositiveInt
 
 from soarctl.api import Engine, ModelSource
@@ -11,6 +13,8 @@ from soarctl.trainers.options import ModelTrainer, before_torch
 
 class FullTrainer(ModelTrainer):
     """Trains all weights of the model, in fp32, with policies that take turns in one copy of it."""
+
+    trains_all_weights: ClassVar[bool] = True
 
     width: PositiveInt = 1
     """Students in memory at the same time. They train one after another all the same: each has four times the model's

@@ -20,7 +20,7 @@ small: 3 outer steps, 4 datasets and 16 students in each
   promotions            0 to 1
   candidate problems    100
   base model            unknown parameters
-  adapter               unknown parameters
+  trained in a policy   unknown parameters
 
 COMPLETIONS  PER OUTER STEP      WHOLE RUN  TOKENS AT MOST
 filter                       100 to 12,800      13,107,200  at most; ends at a first success

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -320,6 +320,12 @@ class NamelessEngine(ToyEngine):
         return {"base": "toy"}
 
 
+class Overstates(ToyTrainer):
+    """policies are said to be all weights"""
+
+    trains_all_weights: ClassVar[bool] = True
+
+
 class AdaptersOnly(ToyTrainer):
     """export with merge=True is refused: adapters only"""
 
@@ -352,7 +358,9 @@ def test_a_trainer_may_refuse_to_export_adapters() -> None:
     check_trainer(WholeModels(), "toy", PROMPTS, lr=1.0)
 
 
-@pytest.mark.parametrize("defect", [NoTwoStarts, Nameless, AdaptersOnly], ids=lambda defect: defect.__name__)
+@pytest.mark.parametrize(
+    "defect", [NoTwoStarts, Nameless, Overstates, AdaptersOnly], ids=lambda defect: defect.__name__
+)
 def test_a_planted_defect_of_an_engine_is_caught_and_named(defect: type[ToyTrainer]) -> None:
     with pytest.raises(ContractError, match=re.escape(str(defect.__doc__))):
         check_trainer(defect(), "toy", PROMPTS, lr=1.0)

@@ -53,6 +53,7 @@ HELD = {
     ],
     "Trainer": ["options"],
     "Trainer.load": ["loads"],
+    "Trainer.trains_all_weights": ["loads"],
     "Engine.width": ["loads"],
     "Engine.share": ["loads"],
     "Engine.facts": ["loads"],
