@@ -137,9 +137,10 @@ def exit_status(error: SystemExit) -> int:
 
 
 def show(error: BaseException) -> None:
-    """The traceback on stderr, as an interpreter would."""
+    """The traceback on stderr, as an interpreter would; our own frame at its head is none of the program's."""
     try:
-        traceback.print_exception(error, limit=-20)
+        own = error.__traceback__
+        traceback.print_exception(error.with_traceback(own and own.tb_next), limit=-20)
     except BaseException:
         os.write(2, type(error).__name__.encode("ascii", "replace"))
 
@@ -182,6 +183,7 @@ class Judge:
         self.token: str = job["token"]
         self.raised: list[BaseException] = []
         self.missing = False
+        self.gone = False
         self.answers = 0
 
     def run(self) -> None:
@@ -214,6 +216,7 @@ class Judge:
                     return wire.decode(reply[1])
                 error = self.exception(reply)
             except (EOFError, BrokenPipeError, wire.Undecodable, TypeError, IndexError, KeyError):
+                self.gone = True
                 raise Gone from None
             raise error
 
@@ -227,7 +230,8 @@ class Judge:
         self.missing |= reply[0] == "missing"
         kind = builtins.__dict__.get(str(reply[1]))
         text = str(reply[2]) if len(reply) > 2 else ""
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        # StopIteration would end a test's all(map(...)) with nothing looked at.
+        if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, StopIteration):
             kind = Raised
             text = f"{str(reply[1])[:80]}: {text}"
         try:
@@ -248,7 +252,9 @@ class Judge:
         except Gone:
             return ["gone", ""]
         except BaseException as error:
-            return self.blame(error)
+            return ["gone", ""] if self.gone else self.blame(error)
+        if self.gone:  # and the test caught it
+            return ["gone", ""]
         return ["passed", ""] if self.answers > 0 else ["unasked", ""]
 
     def blame(self, error: BaseException) -> list[str]:

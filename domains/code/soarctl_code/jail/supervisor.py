@@ -33,6 +33,10 @@ TICK = 0.05  # between looks at a run that takes long
 KILL_PATIENCE = 10.0  # after which a server that does not report a killed child is taken for lost
 # On a machine so busy that a run takes this many seconds longer than its wall limit, half of the CPU limit will do.
 PATIENCE, ENOUGH = 1.0, 0.5
+PROCESS_CLOCK = 2  # CPUCLOCK_SCHED: with a pid before it, the clock of that process
+THREADS_SEEN = 64
+SMALL = 64 << 20  # bytes; who holds more and sleeps keeps its place, or sleepers could fill the machine's memory
+PAGE = os.sysconf("SC_PAGE_SIZE")
 SCHEDSTAT = os.path.exists("/proc/self/schedstat")
 STARVED = 20  # times the wall limit, after which the machine and not the program is at fault
 ATTEMPTS = 4
@@ -344,7 +348,7 @@ class Pool:
             return
         part.pid = int(first[0][1], 16)
         if all(other.pid > 0 for other in run.parts):
-            run.ready = time.monotonic()
+            run.ready = run.looked = time.monotonic()
             heapq.heappush(self.timers, (run.ready + run.job.limits.wall, run.number))
 
     def close_pipe(self, part: Part, stream: Stream) -> None:
@@ -419,7 +423,8 @@ class Pool:
                 if (usage := run.usage()) is None:
                     continue
                 waited, worked = usage
-                run.asleep = waited + worked - run.used < 0.2 * (now - run.looked)
+                idle = waited + worked - run.used < 0.2 * (now - run.looked)
+                run.asleep = idle and sum(resident(part.pid) for part in run.parts) < SMALL
                 run.used, run.looked = waited + worked, now
                 if run.seconds_left(now, waited, worked) <= 0:
                     self.kill(run, "timeout")
@@ -455,7 +460,7 @@ class Pool:
         for part, exit in zip(run.parts, exits, strict=True):
             signalled = os.WTERMSIG(exit.status) if os.WIFSIGNALED(exit.status) else 0
             struck = signalled == signal.SIGKILL
-            if ended == "exited" and (exit.cpu >= run.job.limits.cpu or signalled == signal.SIGXCPU):
+            if ended == "exited" and exit.cpu >= run.job.limits.cpu:
                 ended = "timeout"
             elif struck and ended == "exited" and not part.struck_by_us:
                 # No program can send this signal, not even to itself.
@@ -465,7 +470,7 @@ class Pool:
         if len(run.parts) == 2:
             for frame in wire.frames(bytes(run.parts[0].data["result"])):
                 if isinstance(frame, list) and frame[:2] == ["verdicts", run.token]:
-                    verdicts = frame[2]
+                    verdicts = told_verdicts(frame)
         return Ran(
             ended=ended, status=status, cpu=cpu, answers=wire.frames(bytes(program.data["result"]))[1:],
             stdout=bytes(program.data["stdout"]), stderr=bytes(program.data["stderr"]), verdicts=verdicts,
@@ -487,6 +492,15 @@ class Pool:
         self.timers.clear()
 
 
+def told_verdicts(frame: list[wire.Tree]) -> list[list[str]] | None:
+    """The verdicts in a judge's report; None if it is none, since hostile tests may have written it."""
+    verdicts: list[wire.Tree] | None = frame[2] if len(frame) == 3 and isinstance(frame[2], list) else None
+    for verdict in verdicts or []:
+        if not (isinstance(verdict, list) and [type(word) for word in verdict] == [str, str]):
+            return None
+    return verdicts
+
+
 def memory_file(data: bytes) -> int:
     """An anonymous file with this content, read from its start."""
     descriptor = os.memfd_create("job", os.MFD_CLOEXEC)
@@ -498,15 +512,23 @@ def memory_file(data: bytes) -> int:
 
 
 def waited_and_worked(pid: int) -> tuple[float, float]:
-    """Seconds for which a process could have run and had no CPU, and seconds of CPU that it had.
+    """Seconds for which a process could have run and had no CPU, and seconds of CPU that all its threads had.
 
     Raises:
         OSError: it is gone.
     """
-    waited = worked = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
+    worked = time.clock_gettime(~pid << 3 | PROCESS_CLOCK)
+    waited = 0
+    for task in os.listdir(f"/proc/{pid}/task")[:THREADS_SEEN]:
         with open(f"/proc/{pid}/task/{task}/schedstat") as file:
-            run, delay, _ = file.read().split()
-        worked += int(run)
-        waited = max(waited, int(delay))
-    return waited / 1e9, worked / 1e9
+            waited = max(waited, int(file.read().split()[1]))
+    return waited / 1e9, worked
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds, or 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * PAGE
+    except OSError:
+        return 0

@@ -78,6 +78,7 @@ F_SETFL, O_ASYNC = 4, 0x2000  # O_ASYNC with an owner is a way to send signals w
 IOCTL_ALLOWED = (0x5401, 0x5421, 0x5450, 0x5451, 0x541B)  # TCGETS, FIONBIO, FIONCLEX, FIOCLEX, FIONREAD
 PRCTL_ALLOWED = (15, 16)  # SET_NAME, GET_NAME
 SIGKILL, SIGSTOP = 9, 19
+RLIMIT_CPU = 0
 AT_EMPTY_PATH = 0x1000
 AT_FDCWD = 0xFFFF_FF9C
 
@@ -136,7 +137,12 @@ def argument_rules(*, lookups: bool) -> dict[str, list[Instruction]]:
             Instruction(ANY_BIT, CLONE_THREAD, 1, 0), refuse, allow,
         ],
         "prctl": one_of(0, PRCTL_ALLOWED),
-        "prlimit64": one_of(0, (0, OWN_PID)),
+        # Not the limit of CPU time: a program that lowers it dies of SIGKILL, as if it had been struck from outside.
+        "prlimit64": [
+            *word(1), Instruction(EQUAL, RLIMIT_CPU, 0, 5),
+            *word(2), Instruction(EQUAL, 0, 0, 2), *word(2, high=True), Instruction(EQUAL, 0, 1, 0), refuse,
+            *one_of(0, (0, OWN_PID)),
+        ],
         "ioctl": one_of(1, IOCTL_ALLOWED),
         "fcntl": [
             *word(1), Instruction(EQUAL, F_SETFL, 0, 4),

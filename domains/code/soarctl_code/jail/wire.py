@@ -195,15 +195,44 @@ def _matches(tree: Tree, expected: Any, alike: bool, depth: int) -> bool:
     if kind in (set, frozenset):
         if tag != ("s" if kind is set else "z") or len(rest) != len(expected):
             return False
-        return {decode(item) for item in rest} == expected
+        return {spelt(item) for item in rest} == {spelt(encode(item)) for item in expected}
     if kind is dict:
         if tag != "d" or len(rest) != 2 * len(expected):
             return False
-        found = dict(zip([decode(key) for key in rest[::2]], rest[1::2], strict=True))
-        return found.keys() == expected.keys() and all(
-            _matches(found[key], value, alike, depth - 1) for key, value in expected.items()
+        found = dict(zip([spelt(key) for key in rest[::2]], rest[1::2], strict=True))
+        wanted = {spelt(encode(key)): value for key, value in expected.items()}
+        return found.keys() == wanted.keys() and all(
+            _matches(found[key], value, alike, depth - 1) for key, value in wanted.items()
         )
     return tag in "bcr" and type(value := decode_scalar(tag, rest)) is kind and value == expected
+
+
+def spelt(tree: Tree, depth: int = DEPTH) -> str:
+    """One text for all trees of equal hashable values.
+
+    Texts, because numbers that a program chooses can all have the same hash, and a set of them costs quadratic time.
+
+    Raises:
+        Undecodable: it is no plain hashable value.
+    """
+    if tree is None or isinstance(tree, str):
+        return repr(tree)
+    if isinstance(tree, bool):
+        return hex(tree)
+    if depth <= 0 or not isinstance(tree, list) or not tree:
+        raise Undecodable("not a tagged value")
+    tag, rest = tree[0], tree[1:]
+    if tag in ("t", "z"):
+        parts = [spelt(item, depth - 1) for item in rest]
+        return f"{tag}({','.join(parts if tag == 't' else sorted(set(parts)))})"
+    if tag not in ("i", "f", "c", "b", "r"):
+        raise Undecodable("not a plain hashable value")
+    value = decode_scalar(tag, rest)
+    if isinstance(value, complex) and value.imag == 0:
+        value = value.real
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return hex(value) if isinstance(value, int) else repr(value)
 
 
 def _same_number(tree: Tree, expected: bool | int | float) -> bool:
