@@ -1,6 +1,7 @@
 """How fast the jail judges programs, and what that costs: `python benchmarks/jail.py --help`.
 
     python benchmarks/jail.py                                      our figures, in the strongest tier of this machine
+    python benchmarks/jail.py --hanging                            64 programs at once, 16 of them hang: both kinds
     python benchmarks/jail.py --human-eval DIR --livecodebench DIR the same programs in those projects' runners, too
 
 DIR is a checkout of github.com/openai/human-eval or github.com/LiveCodeBench/LiveCodeBench. Their runners execute the
@@ -140,6 +141,18 @@ def livecodebench(folder: Path, options: argparse.Namespace, tier: str) -> dict[
     }
 
 
+def hanging(tier: str, workers: int, program: str) -> dict[str, float]:
+    """64 programs at once, of which every fourth hangs: seconds until all are judged, and the CPU that it took."""
+    pool = Pool(tier, workers=workers)
+    pool.drive([judge(PROGRAM, CALLS) for _ in range(20)])
+    started = time.perf_counter()
+    findings = pool.drive([judge(program if index % 4 == 3 else PROGRAM, CALLS) for index in range(64)])
+    seconds = time.perf_counter() - started
+    pool.close()
+    wrong = sum((f.word == "timeout") != (index % 4 == 3) for index, f in enumerate(findings))
+    return {"seconds": seconds, "cpu_s": sum(f.cpu for f in findings), "wrong": wrong}
+
+
 def show(rows: dict[str, dict[str, float]]) -> None:
     print(f"{'':36} {'per s':>7} {'median ms':>10} {'p95 ms':>7} {'CPU ms':>7} {'wrong':>6} {'faults':>7}")
     for name, row in rows.items():
@@ -157,11 +170,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--human-eval", type=Path)
     parser.add_argument("--livecodebench", type=Path)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--hanging", action="store_true")
     parser.add_argument("--assert-cpu", type=float, default=0.0, help="fail if a run costs more CPU milliseconds")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     options.cpus = len(os.sched_getaffinity(0))
     tier = tiers.choose(options.tier, "seccomp", "", ()).tier
+    if options.hanging:
+        for name, program in {"sleep": "import time\ntime.sleep(60)\n", "compute": "while True: pass\n"}.items():
+            row = hanging(tier, options.workers, program)
+            print(f"tier {tier}, 64 at once, 16 {name} for ever: " + ", ".join(f"{k} {v:.1f}" for k, v in row.items()))
+        return 0
     rows = {
         "function, 1 call": ours(tier, options.workers, lambda _: judge(PROGRAM, CALLS), options.runs),
         "program reading stdin": ours(tier, options.workers, lambda _: judge(SCRIPT, STDIN), options.runs),

@@ -1,5 +1,6 @@
 """Attacks beside the corpus: forged results, lies of objects, ways out, and what would hold up the supervisor."""
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,10 +17,17 @@ LIMITS = Limits(wall=1.0, cpu=1.0)
 
 
 @pytest.fixture(scope="module", params=tiers.ISOLATING)
-def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
-    if not (report := tiers.inspect_tier(request.param)).usable:
-        pytest.skip(f"the tier {request.param} does not hold here: {report.reason}")
-    pool = Pool(request.param)
+def tier(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(
+    scope="module", params=["", *filter(None, os.environ.get("SOARCTL_TEST_PYTHONS", "").split(os.pathsep))]
+)
+def pool(tier: tiers.Tier, request: pytest.FixtureRequest) -> Iterator[Pool]:
+    if not (report := tiers.inspect_tier(tier, request.param)).usable:
+        pytest.skip(f"the tier {tier} does not hold here: {report.reason}")
+    pool = Pool(tier, python=request.param)
     yield pool
     assert pool.faults == {}
     pool.close()

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -174,6 +176,29 @@ def test_programs_that_sleep_leave_their_cpu_to_others(private_pool: Pool) -> No
     assert seconds < 2.0 + 6.0  # the deadline plus the rest, on a machine that may be busy
 
 
+def test_programs_that_compute_for_ever_cost_their_limit_and_no_more_of_them_run_than_workers(
+    private_pool: Pool,
+) -> None:
+    limits = Limits(wall=0.3, cpu=0.3)
+    under_way: list[int] = []
+    most = 0
+
+    def counted(number: int) -> Task:
+        nonlocal most
+        under_way.append(number)
+        most = max(most, len(under_way))
+        hangs = number % 4 == 3
+        found = yield from judge("while True: pass" if hangs else SQUARE, CALL, limits=limits if hangs else Limits())
+        under_way.remove(number)
+        return found
+
+    found = private_pool.drive(counted(number) for number in range(64))
+    assert [f.word for f in found] == ["passed", "passed", "passed", "timeout"] * 16
+    assert most == private_pool.workers
+    # 16 limits, in CPU: the time that this takes is theirs by the number of CPUs, and the rest.
+    assert sum(f.cpu for f in found) < 16 * 2 * limits.cpu
+
+
 def test_a_program_that_computes_is_not_timed_out_because_others_compute(private_pool: Pool) -> None:
     busy = (
         "import time\ndef solve(x):\n    end = time.process_time() + 0.3\n"
@@ -247,3 +272,11 @@ def test_twenty_thousand_runs_leave_nothing_behind(private_pool: Pool) -> None:
     assert [descendants(server.process.pid) for server in private_pool.servers] == processes
     assert resident() - memory < 20
     assert private_pool.runs == private_pool.by_part == private_pool.by_pipe == {}
+
+
+@pytest.mark.slow
+def test_a_run_costs_no_more_than_five_milliseconds_of_cpu(private_pool: Pool) -> None:
+    benchmark = Path(__file__).parents[3] / "benchmarks" / "jail.py"
+    command = [sys.executable, str(benchmark), "--tier", private_pool.tier, "--runs", "300", "--assert-cpu", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -25,13 +25,13 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 
 MNT_DETACH = 2
 
 # Landlock's access rights to files, by the version that brought them; all that a kernel knows are handled.
-FILE_RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
+FILE_RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15, 9: 1 << 16}
 READ = (1 << 2) | (1 << 3)  # READ_FILE, READ_DIR
 READ_FILE = 1 << 2
 WRITE_FILE = 1 << 1
 # WRITE_FILE, REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_REG, REFER, TRUNCATE: no devices, sockets, pipes and links.
 WRITE = READ | WRITE_FILE | (1 << 4) | (1 << 5) | (1 << 7) | (1 << 8) | (1 << 13) | (1 << 14)
-NET_RIGHTS = 0b11  # bind and connect, TCP
+NET_RIGHTS_BY_ABI = {4: 0b0011, 10: 0b1100}  # bind and connect: TCP, then UDP
 SCOPES = 0b11  # abstract unix sockets, signals
 
 SYSTEM_PATHS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
@@ -117,9 +117,13 @@ def file_rights(abi: int) -> int:
     return sum(bits for since, bits in FILE_RIGHTS_BY_ABI.items() if since <= abi)
 
 
+def net_rights(abi: int) -> int:
+    return sum(bits for since, bits in NET_RIGHTS_BY_ABI.items() if since <= abi)
+
+
 def create_ruleset(abi: int) -> int:
     """A descriptor of a ruleset that refuses everything it can, network and signals included where it knows them."""
-    fields = [file_rights(abi), NET_RIGHTS if abi >= 4 else 0, SCOPES if abi >= 6 else 0]
+    fields = [file_rights(abi), net_rights(abi), SCOPES if abi >= 6 else 0]
     attributes = struct.pack("=3Q", *fields)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     return call("landlock_create_ruleset", buffer, len(attributes), 0)
