@@ -16,7 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from soarctl_code.jail import wire
 from soarctl_code.jail.wire import ASK, JOB, REPLY, RESULT
@@ -24,15 +24,17 @@ from soarctl_code.jail.wire import ASK, JOB, REPLY, RESULT
 end = os._exit  # programs like to replace the name in os
 
 
-def serve_job(confine: Callable[[dict[str, int]], int]) -> NoReturn:
-    """Reads the job, confines this process and does what the job says.
+class Confine(Protocol):
+    """Binds the process to its tier and limits, for good; returns its pid as seen from outside."""
 
-    Args:
-        confine: binds the process to its tier and limits, for good; returns its pid as seen from outside.
-    """
+    def __call__(self, limits: dict[str, int], *, scratch: bool) -> int: ...
+
+
+def serve_job(confine: Confine) -> NoReturn:
+    """Reads the job, confines this process and does what the job says."""
     job = read_job()
     try:
-        pid = confine(job["limits"])
+        pid = confine(job["limits"], scratch=job["role"] == "candidate")
     except BaseException as error:
         wire.send(RESULT, ["fault", f"{type(error).__name__}: {error}"[:500]])
         end(70)

@@ -315,12 +315,18 @@ def own_scratch(size: int) -> None:
     os.chdir("/scratch")
 
 
-def restrict_to_scratch(abi: int) -> None:
-    """Landlock in the namespace tier: the private root can be read, the scratch folder written."""
+def root_ruleset(abi: int) -> int:
+    """The ruleset of the namespace tier: the private root can be read, nothing can be written."""
     ruleset = create_ruleset(abi)
     allow_path(ruleset, "/", READ, abi)
-    allow_path(ruleset, "/scratch", WRITE, abi)
     allow_path(ruleset, os.devnull, READ | WRITE_FILE, abi)
+    return ruleset
+
+
+def restrict_to_scratch(abi: int) -> None:
+    """Binds this process to that ruleset with its own scratch folder, which can be written."""
+    ruleset = root_ruleset(abi)
+    allow_path(ruleset, "/scratch", WRITE, abi)
     call("landlock_restrict_self", ruleset, 0)
     os.close(ruleset)
 

@@ -61,7 +61,6 @@ class Server:
         self.mapped = confine.mapped_bytes()
         self.proc = move_high(os.open("/proc", os.O_PATH | os.O_CLOEXEC))
         self.abi, self.ruleset = self.landlock()
-        self.restrict = confine.prepared("landlock_restrict_self", self.ruleset, 0)
         self.die_with_server = confine.prepared("prctl", confine.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         self.filter = None if tier in ("unsafe", "command") else confine.filter_for(tier)
 
@@ -77,17 +76,24 @@ class Server:
                 return 0, -1
         return 0, -1
 
-    def confine(self, limits: dict[str, int]) -> int:
-        """Binds a child to the tier; its pid as the supervisor sees it."""
+    def confine(self, limits: dict[str, int], *, scratch: bool) -> int:
+        """Binds a child to the tier; its pid as the supervisor sees it.
+
+        Args:
+            limits: of the run.
+            scratch: whether it gets a folder of its own, where the tier has them.
+        """
         outside = int(os.readlink("self", dir_fd=self.proc))
         os.close(self.proc)
         if self.tier == "namespace":
-            confine.own_scratch(self.scratch)
+            if scratch:
+                confine.own_scratch(self.scratch)
             confine.drop_privileges()
-            if self.abi:
-                confine.restrict_to_scratch(self.abi)
+        if self.tier == "namespace" and scratch and self.abi:
+            confine.restrict_to_scratch(self.abi)
         elif self.ruleset >= 0:
             self.restrict()
+        if self.ruleset >= 0:
             os.close(self.ruleset)
         confine.set_limits(limits, self.mapped)
         self.die_with_server()
@@ -97,6 +103,7 @@ class Server:
 
     def loop(self) -> None:
         """Serves until the supervisor hangs up."""
+        self.restrict = confine.prepared("landlock_restrict_self", self.ruleset, 0)
         if self.tier != "namespace":  # where the children inherit it; there they have mounts to make first
             confine.drop_privileges()
         wake_read, wake_write = map(move_high, os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
@@ -249,6 +256,8 @@ def main(tier: str, descriptor: int, scratch: int) -> None:
 def namespace_server(control: socket.socket, scratch: int) -> Server:
     server = Server(control, "namespace", scratch)
     confine.enter_private_root(server.abi)
+    if server.abi:
+        server.ruleset = move_high(confine.root_ruleset(server.abi))
     return server
 
 
