@@ -22,6 +22,9 @@ class AccelerateTrainer(ModelTrainer):
     )
     """Linear layers that get adapters, by the last parts of their names. The defaults are those of Llama, Qwen and
     Gemma."""
+    lr_scale: PositiveFloat = 1.0
+    """Adapters learn at this many times the spec's learning rates, which may then be those of all weights: adapters
+    want about ten times as much (Schulman et al. 2025, thinkingmachines.ai/blog/lora)."""
     width: PositiveInt = 16
     """Students trained side by side. More need more memory and change no result beyond rounding."""
     sampler: SerializeAsAny[Sampler] = DecoderSampler()

@@ -1,6 +1,7 @@
 """The engine of the accelerate trainer: LoRA fleets beside one frozen model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ class AccelerateEngine(Engine):
         return self._adapters.start()
 
     def fleet(self, starts_S: Sequence[Policy], optimizer: Optimizer) -> Fleet:
+        optimizer = replace(optimizer, lr=optimizer.lr * self._trainer.lr_scale)
         return ModelFleet(self.machinery, starts_S, optimizer, self.machinery.forward.device)
 
     def export(self, policy: Policy, directory: Path, *, merge: bool) -> None:

@@ -203,6 +203,19 @@ def test_a_policy_in_a_fleet_takes_the_steps_it_takes_alone(engine: Engine, opti
         assert not np.allclose(starts[5].tensors[name], tensor, rtol=0, atol=1e-4)
 
 
+def test_adapters_learn_at_a_multiple_of_the_rate_if_asked_to(load: Load) -> None:
+    def step(lr: float, **trainer: object) -> Policy:
+        engine = load(**trainer)
+        fleet = engine.fleet([noisy(engine.start(), 0)], Optimizer(lr=lr))
+        fleet.reinforce([graded(np.random.default_rng(0), 3)])
+        return fleet.snapshot(0)
+
+    tenfold, plain = step(1e-4, lr_scale=10.0), step(1e-3)
+    for name, tensor in plain.tensors.items():
+        assert np.allclose(tenfold.tensors[name], tensor, rtol=0, atol=1e-7)
+    assert not np.allclose(step(1e-4).tensors[name], tensor, rtol=0, atol=1e-5)
+
+
 def test_a_fleet_takes_the_steps_of_adamw(engine: Engine, models: dict[str, str]) -> None:
     start, options = noisy(engine.start(), 0), Optimizer(lr=1e-3, kl=0.05)
     fleet = engine.fleet([start], options)
