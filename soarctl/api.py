@@ -262,7 +262,8 @@ class Prompt:
     text: str
     samples: int
     stream: Stream
-    """Decides the samples. Sample k is the same whatever `samples` is and whatever else is asked for."""
+    """Decides the samples, if the engine `repeats`: sample k is the same whatever `samples` is and whatever else is
+    asked for. Otherwise it does so as far as the sampler can."""
     first: int = 0
     """Number of the first sample: a share of a larger request starts with a later one."""
 
@@ -384,6 +385,14 @@ class Engine(ABC):
     def facts(self) -> Mapping[str, Any]:
         """What a ledger should say about model and device: id, hash, parameters, dtype, library versions."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether samples depend on their streams alone, so that what was interrupted is repeated exactly.
+
+        May be overridden.
+        """
+        return True
+
     @abstractmethod
     def start(self) -> Policy:
         """The base model as a policy: what teacher and first baseline start from."""
@@ -461,8 +470,6 @@ class Served:
     adapter: AdapterShape
     width: int
     """Policies that will usually be sampled from together."""
-    seed: int
-    """Of the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,6 +480,7 @@ class Request:
     """A name that `InferenceEngine.update` gave to weights."""
     prompt_ids: tuple[int, ...]
     samples: int
+    """1 where sampling is greedy."""
     max_new_tokens: int
     """At least 1; the prompt and these fit into `Served.max_length`."""
     seed: int
@@ -529,6 +537,11 @@ class Sampler(Plugin, ABC):
         Raises:
             SamplerError: the engine is not installed, cannot be reached, or cannot serve such a model.
         """
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a sample depends on its stream alone. May be overridden; engines that batch requests rarely do."""
+        return False
 
     def facts(self) -> Mapping[str, Any]:
         """What a ledger should say about it: the version of a library, say. Plain JSON. May be overridden."""

@@ -266,6 +266,14 @@ class Ledger:
             replace=True,
         )
 
+    def drop_students(self, step: int, jobs: Sequence[tuple[int, int]]) -> None:
+        """Forgets finished students of an outer step that is not finished itself."""
+        with self.transaction():
+            for table in ("students", "attempts"):
+                self._db.executemany(
+                    f"DELETE FROM {table} WHERE step = ? AND dataset = ? AND repeat = ?", [(step, *job) for job in jobs]
+                )
+
     def put_students(
         self, step: int, students: Sequence["Practised"], weights: Sequence[str | None], fingerprint: str
     ) -> None:

@@ -189,7 +189,7 @@ class _Run:
 
     def outer_loop(self, train: Sequence[Problem]) -> None:
         """The outer steps that are not done yet, each committed when it is."""
-        shelf = StudentShelf(self.directory / "students", self.ledger)
+        shelf = StudentShelf(self.directory / "students", self.ledger, self.engine.repeats)
         state = self._restore()
         while state.step < self.spec.outer.steps:
             step, before = state.step + 1, state.baseline

@@ -118,6 +118,8 @@ class StudentShelf:
 
     directory: Path
     ledger: Ledger
+    repeats: bool
+    """Whether an interrupted outer step is repeated exactly (`Engine.repeats`)."""
 
     def recall(self, step: int, jobs: Sequence[tuple[int, int]], fingerprint: str) -> list[Student] | None:
         rows = {
@@ -128,7 +130,12 @@ class StudentShelf:
         }
         if not all(job in rows for job in jobs):
             return None
-        if any(rows[job][2] != fingerprint for job in jobs):
+        other = any(rows[job][2] != fingerprint for job in jobs)
+        if other and not self.repeats:
+            # The step is sampled anew, and these students practised what its teacher wrote before.
+            self.ledger.drop_students(step, jobs)
+            return None
+        if other:
             raise RunError(
                 f"the teacher wrote other questions in outer step {step} than before the interruption",
                 at=str(self.directory),

@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from soarctl import checkpoints, plugins
-from soarctl.api import Domain, Problem, Reward
+from soarctl.api import Completion, Domain, Problem, Prompt, Reward, Sampling
 from soarctl.errors import CheckpointError, DataError, RunError
 from soarctl.events import silent
 from soarctl.ledger import FILE, Ledger
 from soarctl.run import run
 from soarctl.run_directory import load_baseline, lock, teacher_checkpoint
-from soarctl.testing import toy_run
+from soarctl.testing import ToyEngine, ToyFleet, toy_run
 
 
 class Stop(BaseException):
@@ -113,6 +113,39 @@ def test_a_run_that_stops_and_is_resumed_ends_as_one_that_did_not(
     run(toy_run(), tmp_path, silent, resume=True)
     assert content(tmp_path) == content(whole)
     assert weights(tmp_path) == weights(whole)
+
+
+def test_an_interrupted_step_is_sampled_anew_where_samples_do_not_repeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with an engine that batches requests: the teacher writes other questions than before the interruption."""
+    life, sample = ["first"], ToyFleet.sample
+
+    def otherwise(fleet: ToyFleet, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        return sample(fleet, [replace(p, stream=p.stream.child(*life)) for p in prompts], sampling)
+
+    monkeypatch.setattr(ToyFleet, "sample", otherwise)
+    with pytest.raises(Stop):
+        run(toy_run(), tmp_path, stop_at("students", 3))
+    before = asked_of_students(tmp_path)
+    life[0] = "second"
+    with pytest.raises(RunError, match="the teacher wrote other questions in outer step"):
+        run(toy_run(), tmp_path, silent, resume=True)
+    monkeypatch.setattr(ToyEngine, "repeats", False)
+    run(toy_run(), tmp_path, silent, resume=True)
+    with Ledger.open(tmp_path, read_only=True) as ledger:
+        written = {
+            (step, dataset, q) for step, dataset, q in ledger.rows("SELECT step, dataset, question FROM questions")
+        }
+    assert practised(tmp_path)[0] == [3] * (len(practised(tmp_path)[0]))
+    assert asked_of_students(tmp_path) <= written
+    assert not before <= written, "some students had practised what the ledger no longer knows"
+
+
+def asked_of_students(directory: Path) -> set[tuple[int, int, str]]:
+    """Step, dataset and question of every first attempt."""
+    with Ledger.open(directory, read_only=True) as ledger:
+        return {tuple(row) for row in ledger.rows("SELECT step, dataset, question FROM attempts")}
 
 
 # Toy questions have one of five skills and a number that hardly ever comes twice; without the number they repeat.

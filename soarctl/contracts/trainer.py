@@ -64,11 +64,16 @@ class TrainerWorld:
         return [Prompt(policy, text, samples, self.stream.child(name, i)) for i, text in enumerate(self.prompts)]
 
     def drawn(self, fleet: Fleet, policy: int = 0, name: str = "samples") -> list[Completion]:
-        return [c for group in fleet.sample(self.asked(policy, name=name), self.sampling) for c in group]
+        return [c for group in fleet.sample(self.asked(policy, name=name), self.repeatable) for c in group]
+
+    @cached_property
+    def repeatable(self) -> Sampling:
+        """How samples that are to be compared are drawn: greedy ones where others need not repeat."""
+        return self.sampling if self.engine.repeats else replace(self.sampling, temperature=0.0)
 
     @cached_property
     def completions(self) -> list[Completion]:
-        return self.drawn(self.fleet())
+        return [c for group in self.fleet().sample(self.asked(), self.sampling) for c in group]
 
     def graded(self, seed: int) -> list[GradedSample]:
         """The completions with advantages that sum to zero and differ from zero."""
@@ -180,24 +185,24 @@ def samples(world: TrainerWorld) -> Iterator[str]:
 
 def same_streams(world: TrainerWorld) -> Iterator[str]:
     """The same stream gives the same samples: again, in a new engine, with other prompts beside it, with more
-    samples asked for, and from a later one on."""
-    once = [c.text for c in world.completions]
+    samples asked for, and from a later one on. Where `repeats` is false this is asked of greedy samples alone."""
+    once = [c.text for c in world.drawn(world.fleet())]
     if [c.text for c in world.drawn(world.fleet())] != once:
         yield "the same prompts gave other samples the second time"
     anew = world.trainer.load(world.model, 0).fleet([world.engine.start()], world.optimizer)
     if [c.text for c in world.drawn(anew)] != once:
         yield "a newly loaded model gave other samples"
-    alone = [c.text for p in world.asked() for c in world.fleet().sample([p], world.sampling)[0]]
+    alone = [c.text for p in world.asked() for c in world.fleet().sample([p], world.repeatable)[0]]
     if alone != once:
         yield "samples depend on the other prompts of the call"
-    backwards = world.fleet().sample(world.asked()[::-1], world.sampling)[::-1]
+    backwards = world.fleet().sample(world.asked()[::-1], world.repeatable)[::-1]
     if [c.text for group in backwards for c in group] != once:
         yield "samples depend on the order of the prompts"
-    more = world.fleet().sample(world.asked(samples=7), world.sampling)
+    more = world.fleet().sample(world.asked(samples=7), world.repeatable)
     if [c.text for group in more for c in group[:4]] != once:
         yield "sample k depends on how many samples are asked for"
-    later = world.fleet().sample([replace(p, first=1, samples=3) for p in world.asked()], world.sampling)
-    if [c.text for group in later for c in group] != [c.text for i, c in enumerate(world.completions) if i % 4]:
+    later = world.fleet().sample([replace(p, first=1, samples=3) for p in world.asked()], world.repeatable)
+    if [c.text for group in later for c in group] != [text for i, text in enumerate(once) if i % 4]:
         yield "a prompt whose `first` sample is the second one does not give the samples from the second one on"
 
 
@@ -213,12 +218,13 @@ def greedy(world: TrainerWorld) -> Iterator[str]:
 
 def stop_strings(world: TrainerWorld) -> Iterator[str]:
     """A stop string ends a completion; it and what follows are not in the text."""
-    longest = max((c.text for c in world.completions), key=len)
+    unstopped = world.drawn(world.fleet())
+    longest = max((c.text for c in unstopped), key=len)
     if len(longest) < 3:
         return
     stop = longest[len(longest) // 2]
-    stopped = world.fleet().sample(world.asked(), replace(world.sampling, stop=(stop,)))
-    for whole, c in zip(world.completions, (c for group in stopped for c in group), strict=True):
+    stopped = world.fleet().sample(world.asked(), replace(world.repeatable, stop=(stop,)))
+    for whole, c in zip(unstopped, (c for group in stopped for c in group), strict=True):
         if stop in c.text:
             yield f"the text {shown(c.text)} holds the stop string {stop!r}"
             return
@@ -287,7 +293,7 @@ def learns(world: TrainerWorld) -> Iterator[str]:
 def alone_as_in_a_fleet(world: TrainerWorld) -> Iterator[str]:
     """A policy in a fleet samples and learns as it does alone, up to rounding in the weights."""
     fleet, alone = world.fleet(3), world.fleet()
-    if [c.text for c in world.drawn(fleet, policy=1)] != [c.text for c in world.completions]:
+    if [c.text for c in world.drawn(fleet, policy=1)] != [c.text for c in world.drawn(alone)]:
         yield "the second of three policies gives other samples than it does alone"
     for turn in range(2):
         fleet.reinforce([world.graded(1), world.graded(turn), []])

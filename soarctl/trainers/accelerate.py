@@ -31,7 +31,7 @@ class AccelerateTrainer(ModelTrainer):
     """Where completions come from: a plug-in with its options. `decoder`: this trainer's own model."""
     max_logprob_gap: PositiveFloat | None = None
     """The run stops where an inference engine's log-probs are further than this from the trainer's, on average over
-    the tokens of a policy's canary. By default 0.001 where the frozen weights are float32, and else 0.05."""
+    the tokens of a policy's canary. By default 1e-4 where the frozen weights are float32, and else 0.05."""
     importance_cap: PositiveFloat | None = None
     """Weigh each token of the policy gradient by min(cap, trainer's probability / sampler's): truncated importance
     sampling, for a sampler that rounds otherwise than the trainer. By default all tokens count alike."""

@@ -7,5 +7,9 @@ class DecoderSampler(Sampler):
     """Samples with the trainer's own decoder, from the very weights that it trains: a sample depends on its stream
     and on nothing else."""
 
+    @property
+    def repeats(self) -> bool:
+        return True
+
     def attach(self, model: Served) -> InferenceEngine | None:
         return None

@@ -45,7 +45,6 @@ class AccelerateEngine(Engine):
             eos_ids=tuple(base.eos_ids()),
             adapter=AdapterShape(trainer.rank, trainer.alpha, tuple(self._adapters.layers)),
             width=trainer.width,
-            seed=self._seed,
         )
         engine = trainer.sampler.attach(served)
         if engine is None:
@@ -57,7 +56,7 @@ class AccelerateEngine(Engine):
             served.eos_ids,
             max_length=served.max_length,
             chat_template=self._source.chat_template,
-            max_gap=trainer.max_logprob_gap or (0.001 if exact else 0.05),
+            max_gap=trainer.max_logprob_gap or (1e-4 if exact else 0.05),
         )
 
     @property
@@ -72,6 +71,10 @@ class AccelerateEngine(Engine):
     def facts(self) -> Mapping[str, Any]:
         sampler = dict(self._trainer.sampler.facts())
         return {**self._loaded.facts, "adapter_parameters": self._adapters.size, "sampler": sampler}
+
+    @property
+    def repeats(self) -> bool:
+        return self._trainer.sampler.repeats
 
     def start(self) -> Policy:
         return self._adapters.start()

@@ -163,9 +163,11 @@ class Shipped:
 
     def _grow(self, asked: Sequence[tuple[list[_Sample], Stream]], sampling: Sampling, finder: StopFinder) -> None:
         """Continues groups of equal samples, each group by one request."""
-        requests = [group[0].request(len(group), stream) for group, stream in asked]
+        # Greedy samples of a prompt are all the same, so one is enough.
+        requests = [group[0].request(len(group) if sampling.temperature else 1, stream) for group, stream in asked]
         for (group, _), found in zip(asked, self._engine.generate(requests, sampling), strict=True):
-            for sample, continuation in zip(group, found, strict=True):
+            repeated = found if sampling.temperature else found * len(group)
+            for sample, continuation in zip(group, repeated, strict=True):
                 self._extend(sample, continuation, finder)
 
     def _extend(self, sample: _Sample, found: Continuation, finder: StopFinder) -> None:

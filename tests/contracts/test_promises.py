@@ -55,6 +55,7 @@ HELD = {
     "Trainer.load": ["loads"],
     "Trainer.trains_all_weights": ["loads"],
     "Engine.width": ["loads"],
+    "Engine.repeats": ["same_streams"],
     "Engine.share": ["loads"],
     "Engine.facts": ["loads"],
     "Engine.start": ["loads", "start"],

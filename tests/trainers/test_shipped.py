@@ -4,6 +4,7 @@ The engine here is a second copy of the model with the decoder, which is real an
 tests/vllm.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,8 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
 
 from soarctl.api import (
+    AdapterShape,
     Completion,
     Continuation,
     Fleet,
@@ -200,3 +204,51 @@ def test_nothing_is_attached_before_something_is_sampled(shipping: Load, tmp_pat
     engine.export(engine.start(), tmp_path, merge=False)
     assert engine.facts["sampler"] == {}
     assert len(attached) == count
+
+
+def test_a_server_that_is_not_there_is_an_error_that_says_how_to_start_it(load: Load) -> None:
+    from soarctl.trainers.vllm_sampler import VllmSampler
+
+    engine = load(rank=4, alpha=8, width=3, sampler=VllmSampler(url="http://127.0.0.1:9"))
+    with pytest.raises(SamplerError) as caught:
+        two(engine).sample(asked(), GREEDY)
+    first, start = str(caught.value).split("\n")
+    assert first.startswith("http://127.0.0.1:9: the server cannot be reached: ")
+    assert "vllm serve MODEL --enable-lora --max-loras 3 --max-lora-rank 8 --dtype float32" in start
+
+
+def test_vllm_that_is_not_installed_is_an_error_that_says_what_to_install(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from soarctl.trainers.vllm_sampler import VllmSampler
+
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    engine = load(rank=4, alpha=8, sampler=VllmSampler())
+    with pytest.raises(SamplerError) as caught:
+        two(engine).sample(asked(), GREEDY)
+    assert str(caught.value).startswith("trainer.sampler.plugin: vLLM cannot be imported: ")
+    assert str(caught.value).endswith('\n  pip install "soarctl[vllm]", or give the url of a server')
+
+
+def test_adapters_are_gone_from_the_disk_when_they_are_forgotten(load: Load, tmp_path: Path) -> None:
+    from soarctl.trainers.shipped_adapters import AdapterFolder
+
+    start = load(rank=4, alpha=8).start()
+    served = Served(
+        directory=tmp_path,
+        trust_remote_code=False,
+        dtype="bfloat16",
+        device="cpu",
+        max_length=64,
+        eos_ids=(1,),
+        adapter=AdapterShape(4, 8.0, tuple({name.rpartition(".")[0] for name in start.tensors})),
+        width=1,
+    )
+    folder = AdapterFolder(tmp_path, served)
+    at = folder.write("one", start)
+    with safe_open(at / "adapter_model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
+    folder.forget("one")
+    assert not at.exists()
+    with pytest.raises(SamplerError, match="cannot make a folder for adapters in /nowhere: No such file"):
+        AdapterFolder(Path("/nowhere"), served)

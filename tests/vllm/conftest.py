@@ -1,0 +1,109 @@
+"""The letters model as vLLM on a CPU takes it, and defects that can be planted."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from soarctl.api import (
+    Continuation,
+    InferenceEngine,
+    Policy,
+    Request,
+    Sampler,
+    Sampling,
+    Served,
+)
+
+ROOT = Path(__file__).parents[2]
+WIDTH = 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """A spec's `model` section."""
+
+    base: str
+    revision: str | None = None
+    chat_template: bool = False
+    trust_remote_code: bool = False
+
+
+@pytest.fixture(scope="session")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The letters model with heads of a width that vLLM has kernels for."""
+    directory = tmp_path_factory.mktemp("letters")
+    script = ROOT / "benchmarks" / "wide_heads.py"
+    subprocess.run([sys.executable, script, "package:soarctl_letters/model", directory], check=True)
+    return str(directory)
+
+
+class Through(InferenceEngine):
+    """vLLM's engine, with a defect where a test asks for it."""
+
+    def __init__(self, engine: Any, defect: str) -> None:
+        self.engine, self._defect = engine, defect
+        self._alias = dict[str, str]()
+
+    def update(self, added: Mapping[str, Policy], removed: Sequence[str]) -> None:
+        """`one name`: new weights are loaded under the name that the policy's first ones had, and number."""
+        self.engine.update({name: p for name, p in added.items() if not self._first(name)}, ())
+        for name, policy in added.items():
+            if first := self._first(name):
+                self.engine._adapters.write(first, policy)
+                self.engine._llm.llm_engine.add_lora(self.engine._held[first])
+                self._alias[name] = first
+
+    def _first(self, name: str) -> str | None:
+        first = f"{name.rpartition('.version')[0]}.version0"
+        return first if self._defect == "one name" and first in self.engine._held else None
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Continuation]]:
+        """`bare base`: the first policy of a fleet is asked for without an adapter."""
+        held = self.engine._held
+        bare = {r.policy: None for r in requests if self._defect == "bare base" and ".policy0." in r.policy}
+        self.engine._held = held | {name: held[first] for name, first in self._alias.items()} | bare
+        try:
+            return self.engine.generate(requests, sampling)
+        finally:
+            self.engine._held = held
+
+
+class Planted(Sampler):
+    """vLLM, with a defect on request."""
+
+    defect: str = ""
+
+    def attach(self, model: Served) -> InferenceEngine:
+        from soarctl.trainers.vllm_sampler import VllmSampler
+
+        return Through(VllmSampler().attach(model), self.defect)
+
+
+@pytest.fixture(scope="session")
+def load(letters: str) -> Callable[..., Any]:
+    """`load(defect)`: an engine with adapters of rank 8 that samples through vLLM; `load(None)` through the decoder."""
+    from soarctl.trainers.accelerate import AccelerateTrainer
+
+    def load(defect: str | None = "") -> Any:
+        sampler = {} if defect is None else {"sampler": Planted(defect=defect)}
+        return AccelerateTrainer(rank=8, width=WIDTH, device="cpu", **sampler).load(Source(letters), seed=0)
+
+    return load
+
+
+def noisy(policy: Policy, seed: int) -> Policy:
+    """Weights that say something else."""
+    rng = np.random.default_rng(seed)
+    return Policy({k: (v + 0.05 * rng.standard_normal(v.shape)).astype(np.float32) for k, v in policy.tensors.items()})
+
+
+@pytest.fixture(scope="session")
+def starts() -> Callable[[Any], list[Policy]]:
+    """The base model and three other policies."""
+    return lambda engine: [engine.start(), *(noisy(engine.start(), seed) for seed in range(1, WIDTH))]
