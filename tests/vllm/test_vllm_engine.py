@@ -148,4 +148,4 @@ def test_a_trainer_that_samples_through_vllm_keeps_its_promises(letters: str) ->
     from soarctl.testing import check_trainer
 
     options = {"rank": 8, "width": 4, "device": "cpu", "sampler": "vllm"}
-    check_trainer(load_plugin(Trainer, "accelerate", options), letters, QUESTIONS, lr=0.01)
+    check_trainer(load_plugin(Trainer, "accelerate", options), letters, QUESTIONS)
