@@ -115,12 +115,9 @@ def test_greedy_completions_through_a_server_are_those_of_the_decoder(
 
 
 def test_a_refusal_of_the_server_is_an_error_that_says_how_to_start_it(letters: str, url: str) -> None:
-    from soarctl.api import Policy
-
     engine = load(letters, url)
-    fleet = engine.fleet([engine.start()], Optimizer(lr=0.01))
-    fleet.sample(asked(1), Sampling(4))
+    engine.fleet([engine.start()], Optimizer(lr=0.01)).sample(asked(1), Sampling(4))
     server = engine.machinery.shipped()._engine
-    with pytest.raises(SamplerError, match="refuses /v1/load_lora_adapter with status 4") as caught:
-        server.update({"other": Policy({k: v[:1] for k, v in engine.start().tensors.items()})}, ())
+    with pytest.raises(SamplerError, match="refuses /v1/unload_lora_adapter with status 404: ") as caught:
+        server.update({}, ["never sent"])
     assert "--enable-lora --max-loras 4 --max-lora-rank 8" in str(caught.value)
