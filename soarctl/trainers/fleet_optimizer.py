@@ -15,8 +15,8 @@ from soarctl.trainers.draw import wide_float
 # A sum of squares is taken of this many numbers in fp32 and of the sums in fp64: on a CPU, a running fp32 sum over all
 # weights of a model stops growing.
 SUMMED = 2**17
-# Of the tables of (S, P) that a step works on at once: what it needs for a moment is a few times 256 MB in fp32.
-NUMBERS = 2**26
+# Of the tables of (S, P) that a step works on at once: what it needs for a moment is a few times 8 MB in fp32.
+NUMBERS = 2**21
 
 
 def learning_rate(options: Optimizer, call: int) -> float:
