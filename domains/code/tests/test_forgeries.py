@@ -229,6 +229,18 @@ def test_calls_that_lead_out_are_refused(pool: Pool) -> None:
     assert finding.word == "passed", finding.detail
 
 
+def test_what_other_processes_hold_open_cannot_be_opened(pool: Pool) -> None:
+    program = (
+        "import os\ndef solve(pids):\n    opened = []\n    for pid in [*pids, os.getppid()]:\n"
+        "        for name in ['mem', 'maps', 'environ', *(f'fd/{n}' for n in range(64))]:\n"
+        "            try:\n                os.close(os.open(f'/proc/{pid}/{name}', os.O_RDONLY | os.O_NONBLOCK))\n"
+        "                opened.append(f'{pid} {name}')\n            except OSError: pass\n    return opened\n"
+    )
+    pids = [os.getpid(), *(server.process.pid for server in pool.servers)]
+    finding = found(pool, program, [{"kind": "call", "fn": "solve", "args": [pids], "expected": []}])
+    assert finding.word == "passed", finding.detail
+
+
 def test_a_forked_child_is_a_whole_interpreter(pool: Pool) -> None:
     """The server forks without Python's own hooks; what they would have done is done, or is not needed."""
     program = (

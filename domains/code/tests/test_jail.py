@@ -89,6 +89,40 @@ def test_a_program_gets_the_verdict_it_deserves(
     assert verdict(pool, program, tests) == word
 
 
+HONEST = {
+    "exit": "print(49)\nexit()",
+    "quit": "def main():\n    print(49)\n    quit(0)\nmain()",
+    "a file": "import os\nprint(49 if os.path.abspath(__file__).endswith('program.py') else 0)",
+    "descriptor 0": "print(int(open(0).read()) ** 2)",
+    "bytes": "import sys\nsys.stdout.buffer.write(str(int(sys.stdin.buffer.readline()) ** 2).encode())",
+    "lines": "import fileinput\nfor line in fileinput.input():\n    print(int(line) ** 2)",
+    "a deep thread": (
+        "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(1 << 26)\n"
+        "def f(n): return 0 if n == 0 else 1 + f(n - 1)\ndef main(): print(49 if f(30000) == 30000 else 0)\n"
+        "t = threading.Thread(target=main)\nt.start()\nt.join()"
+    ),
+    "a pool of threads": (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(4) as pool: print(sum(pool.map(int, ['40', '9'])))"
+    ),
+    "a data class": (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\n"
+        "print(A(49).x)"
+    ),
+    "pickled": "import pickle\nclass A: pass\npickle.loads(pickle.dumps(A()))\nprint(49)",
+    "a larger stack": ("import resource as r\nr.setrlimit(r.RLIMIT_STACK, r.getrlimit(r.RLIMIT_STACK))\nprint(49)"),
+    "at its end": "import atexit\natexit.register(print, 49)",
+    "its main module": "import __main__\n__main__.answer = 49\nprint(answer)",
+}
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_what_honest_programs_do_works_in_every_tier(pool: Pool, kind: str) -> None:
+    tests = [{"kind": "stdin", "stdin": "7\n", "stdout": "49\n"}]
+    found = finding(pool, HONEST[kind], tests, Limits())
+    assert found.word == "passed", found.detail
+
+
 def test_a_test_may_expect_an_exception(pool: Pool) -> None:
     code = (
         "try:\n    solve(-1)\nexcept ValueError as error:\n    assert 'negative' in str(error)\nelse:\n    assert False"

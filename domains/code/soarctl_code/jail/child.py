@@ -67,7 +67,7 @@ class Candidate:
         self.mode: str = job["mode"]
         self.calls: list[list[Any]] = job.get("calls", [])
         self.main = ModuleType("__main__")
-        self.main.__dict__["__builtins__"] = __builtins__
+        self.main.__dict__.update(__builtins__=__builtins__, __file__="program.py")
         sys.modules["__main__"] = self.main
         sys.argv = ["program.py"]
 

@@ -10,6 +10,7 @@ After a fork every page that either side writes to is copied, and reference coun
 path of a run touches little: no signal wrappers, no JSON, and no work twice.
 """
 
+import builtins
 import ctypes
 import gc
 import importlib
@@ -28,19 +29,19 @@ from soarctl_code.jail import child, confine
 
 # Imported once, so that programs find them at once; in the seccomp tier, which refuses all paths, these are all.
 USUAL = [
-    "abc", "array", "bisect", "builtins", "cmath", "collections", "collections.abc", "copy", "dataclasses",
-    "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math",
-    "numbers", "operator", "random", "re", "statistics", "string", "struct", "sys", "textwrap", "threading",
-    "time", "traceback", "types", "typing",
+    "__future__", "abc", "array", "bisect", "builtins", "cmath", "collections", "collections.abc", "copy",
+    "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json",
+    "math", "numbers", "operator", "random", "re", "statistics", "string", "struct", "sys", "textwrap",
+    "threading", "time", "traceback", "types", "typing",
 ]  # fmt: skip
 ALL = [
-    "_strptime", "ast", "base64", "binascii", "cProfile", "calendar", "codecs", "colorsys",
-    "concurrent.futures", "concurrent.futures.thread", "contextlib", "csv", "ctypes", "difflib", "dis",
-    "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.utf_16", "encodings.utf_32", "fnmatch",
+    "_strptime", "argparse", "ast", "base64", "binascii", "calendar", "codecs", "colorsys", "concurrent.futures",
+    "concurrent.futures.thread", "contextlib", "cProfile", "csv", "ctypes", "difflib", "dis", "encodings.ascii",
+    "encodings.idna", "encodings.latin_1", "encodings.utf_16", "encodings.utf_32", "fileinput", "fnmatch",
     "graphlib", "hashlib", "hmac", "html", "inspect", "ipaddress", "keyword", "linecache", "locale", "logging",
-    "multiprocessing", "opcode", "pprint", "queue", "secrets", "shlex", "signal", "socket", "stat", "string",
-    "subprocess", "tempfile", "timeit", "tokenize", "unicodedata", "unittest", "unittest.mock", "urllib.parse",
-    "uuid", "warnings", "weakref", "xml.dom", "zlib",
+    "mmap", "multiprocessing", "opcode", "pickle", "pprint", "queue", "secrets", "shlex", "signal", "socket",
+    "stat", "string", "subprocess", "tempfile", "timeit", "tokenize", "unicodedata", "unittest", "unittest.mock",
+    "urllib.parse", "uuid", "warnings", "weakref", "xml.dom", "zlib", "zoneinfo",
 ]  # fmt: skip
 LARGEST_MESSAGE = 4096
 HIGH = 32  # the server's own descriptors are at or above it, so a run's arrive at 3, 4, ...
@@ -246,6 +247,7 @@ def main(tier: str, descriptor: int, scratch: int) -> None:
         return
     os.environ.clear()
     settle_streams()
+    add_site_builtins()
     warm()
     gc.collect()
     gc.disable()
@@ -281,6 +283,13 @@ def settle_streams() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.close(null)
+
+
+def add_site_builtins() -> None:
+    """The names that programs are used to and that come from `site`, which is not loaded."""
+    quitter: Callable[[str, str], object] = importlib.import_module("_sitebuiltins").Quitter
+    for name in ("exit", "quit"):
+        setattr(builtins, name, quitter(name, "Ctrl-D (i.e. EOF)"))
 
 
 def warm() -> None:
