@@ -307,6 +307,14 @@ def cruxeval(row: Row, shown: int, most_tests: int | None) -> Problem:
     return make_problem(question, [test], source="cruxeval", row=row["id"], shown=[], reference=row["output"])
 
 
+WITNESS = """
+def is_of(value, kind):
+    if kind.startswith("List["):
+        return type(value) is list and all(is_of(item, kind[5:-1]) for item in value)
+    return type(value).__name__ == kind
+"""
+
+
 def p3(row: Row, shown: int, most_tests: int | None) -> Problem:
     header = row["sol_header"].replace("def sol", "def solution", 1)
     words = str(row.get("sol_docstring", "")).strip().strip('"').strip()
@@ -317,7 +325,10 @@ def p3(row: Row, shown: int, most_tests: int | None) -> Problem:
     defaults, names = sat_defaults(row["sat"])
     given = [name for name in header_names(row["sol_header"]) if name in names]
     call = f"solution({', '.join(f'{name}={defaults[name]}' for name in given)})"
-    code = f"from typing import *\n{row['sat']}\nassert sat({call}) is True\n"
+    code = f"from typing import *\n{row['sat']}\n{WITNESS}witness = {call}\n"
+    # Without this the list ['foobar'] is a text that holds "foobar".
+    code += f"assert is_of(witness, {row['ans_type']!r})\n" if row.get("ans_type") else ""
+    code += "assert sat(witness) is True\n"
     bodies = row.get("sol_bodies") or []
     bodies = ast.literal_eval(bodies) if isinstance(bodies, str) else bodies
     reference = (

@@ -50,6 +50,20 @@ def test_variants_of_a_puzzle_stay_in_one_half(data: Path) -> None:
     assert abs(len(train) - len(test)) <= 1
 
 
+def test_a_witness_of_another_type_solves_no_puzzle(tmp_path: Path) -> None:
+    row = {
+        "name": "Foobar:0", "sat": "def sat(s: str, word='foobar'):\n    return word in s", "ans_type": "str",
+        "sol_header": "def sol(word='foobar'):", "sol_docstring": "", "sol_bodies": "[]",
+    }  # fmt: skip
+    puzzles = tmp_path / "puzzles.json"
+    puzzles.write_text(json.dumps([row, {**row, "name": "Other:0", "sat": row["sat"] + "  # another"}]))
+    domain = CodeDomain.model_validate({"data": [{"path": str(puzzles), "format": "p3"}]})
+    problem = domain.load()[0]
+    answers = ("'a foobar'", "['foobar']", "{'foobar': 1}")
+    attempts = [(problem, f"```python\ndef solution(word='foobar'):\n    return {answer}\n```") for answer in answers]
+    assert [verdict.outcome for verdict in domain.grade(attempts)] == ["correct", "wrong", "wrong"]
+
+
 def test_bad_rows_are_reported_with_their_lines_and_the_others_are_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
