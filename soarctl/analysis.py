@@ -81,7 +81,11 @@ def analyze(ledger: Ledger, solver: Solver, judge: Judge | None, limit: int, ker
     steps: list[StepAnalysis] = []
     for funnel in funnels(ledger):
         asked = questions[funnel.step]
-        steps.append(StepAnalysis(funnel, _quality(asked, judgements), diversity([p.question for p in asked], archive)))
+        steps.append(
+            StepAnalysis(
+                funnel, _quality(asked, judgements), diversity([p.question for p in asked], archive, kernel=kernel)
+            )
+        )
         archive |= {p.id for p in asked}
     return Analysis(by, steps, _quality(promoted, judgements), promotion_leaks(ledger))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from soarctl.alarms import alarms
 from soarctl.history import Overview, outer_steps, overview
 from soarctl.ledger import Ledger
 from soarctl.runs import facts_of
@@ -26,6 +27,8 @@ class Compared:
     passed: float | None
     """Share of the teacher's completions that passed the format filter."""
     seconds: float
+    alarms: Sequence[str]
+    """Names of those that were raised."""
     pass_at_1: Mapping[str, float]
     """On the held-out half, by arm."""
 
@@ -79,5 +82,6 @@ def _compared(ledger: Ledger) -> Compared:
         promoted_at=[step.step for step in steps if step.promoted],
         passed=sum(s.accepted for s in steps) / sum(s.drawn for s in steps) if steps else None,
         seconds=seconds,
+        alarms=[alarm.name for alarm in alarms(ledger)],
         pass_at_1=dict(ledger.rows("SELECT arm, 1.0 * SUM(correct) / SUM(samples) FROM evaluations GROUP BY arm")),
     )

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from soarctl.analysis import analyze, promotion_leaks
 from soarctl.api import Problem
@@ -47,6 +49,16 @@ def test_the_funnel_and_repetitions_are_those_of_each_step(small_run: Path) -> N
     ] * 4
     # Step 1 writes two questions twice; steps 3 and 4 write nothing new.
     assert [(s.diversity.repeated, s.diversity.known) for s in steps] == [(0.5, 0), (0, 0.5), (0.5, 1), (0.5, 1)]
+
+
+def test_the_vendi_score_is_by_the_kernel_that_is_asked_for(small_run: Path) -> None:
+    def all_alike(texts: Sequence[str]) -> NDArray[np.float64]:
+        return np.ones((len(texts), len(texts)))
+
+    with Ledger.open(small_run, read_only=True) as ledger:
+        assert analyze(ledger, NOBODY, None, 10).steps[1].diversity.vendi > 3
+        alike = analyze(ledger, NOBODY, None, 10, all_alike).steps
+    assert [step.diversity.vendi for step in alike] == pytest.approx([1.0] * 4)
 
 
 def test_the_judge_is_asked_where_the_domain_knows_nothing(small_run: Path) -> None:

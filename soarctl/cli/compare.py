@@ -54,6 +54,7 @@ def _column(compared: "Compared") -> dict[str, str]:
         "promoted at": ", ".join(map(str, compared.promoted_at)) or "never",
         "mean reward": "" if compared.mean_reward is None else f"{compared.mean_reward:+.4f}",
         "passed the filter": _percent(compared.passed),
+        "alarms": ", ".join(compared.alarms) or "none",
         "seconds": f"{compared.seconds:.0f}",
     }
 

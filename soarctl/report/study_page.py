@@ -9,7 +9,7 @@ from soarctl.report.charts import Interval, Series, interval_chart, line_chart
 from soarctl.report.figures import Figure
 from soarctl.study.spec import MEANING, Arm
 from soarctl.study.table import ArmRow, StudyTable, study_table
-from soarctl.study.writers import percent, teacher_rows
+from soarctl.study.writers import difference, percent, teacher_rows
 
 _CURVES = ("base", "hard_only", "pq", "ps", "grounded_t", "intrinsic_t")
 """Arms that are drawn as lines; more of them could not be told apart."""
@@ -24,6 +24,8 @@ class ArmLine:
     students: int
     scores: Sequence[tuple[float, str]]
     interval: str
+    difference: tuple[float, str] | None
+    """To hard_only, with its interval."""
     ratio: float | None
     p: float | None
 
@@ -63,6 +65,7 @@ def _line(arm: ArmRow, ks: Sequence[int]) -> ArmLine:
         students=len(arm.students),
         scores=[(arm.pass_at[k].mean, percent(arm.pass_at[k])) for k in ks],
         interval=f"{100 * first.low:.1f} to {100 * first.high:.1f}",
+        difference=(compared.mean, difference(compared)) if compared else None,
         ratio=compared.ratio if compared else None,
         p=compared.p if compared else None,
     )

@@ -39,32 +39,43 @@ TABLE = StudyTable(
 
 def test_rows_are_in_percent_with_the_comparison() -> None:
     header, rows = writers.rows_of(TABLE)
-    assert header == ["ARM", "STUDENTS", "PASS@1", "PASS@4", "95 % OF @1", "@1 / HARD_ONLY", "P"]
+    assert header == ["ARM", "STUDENTS", "PASS@1", "PASS@4", "95 % OF @1", "@1 - HARD_ONLY", "@1 / HARD_ONLY", "P"]
     assert rows == [
-        ["hard_only", "1", "5.0 ± 1.0", "12.5 ± 1.0", "2.0 to 8.0", "", ""],
-        ["pq", "1", "10.0 ± 2.0", "25.0 ± 2.0", "5.0 to 15.0", "2.00", "0.0123"],
+        ["hard_only", "1", "5.0 ± 1.0", "12.5 ± 1.0", "2.0 to 8.0", "", "", ""],
+        ["pq", "1", "10.0 ± 2.0", "25.0 ± 2.0", "5.0 to 15.0", "+5.0 (1.0 to 9.0)", "2.00", "0.0123"],
     ]
     assert writers.teacher_rows(TABLE) == [["pq", "run_0", "5.0", "12.5"]]
 
 
-def test_csv_has_a_line_for_each_arm_and_k() -> None:
+def test_csv_has_a_line_for_each_arm_and_k_and_for_each_teacher() -> None:
     rows = list(csv.DictReader(io.StringIO(writers.as_csv(TABLE))))
-    assert [(row["arm"], row["k"], row["mean"], row["ratio"]) for row in rows] == [
-        ("hard_only", "1", "0.05", ""),
-        ("hard_only", "4", "0.125", ""),
-        ("pq", "1", "0.1", "2.0"),
-        ("pq", "4", "0.25", "2.0"),
+    assert [(row["arm"], row["teacher"], row["k"], row["mean"], row["ratio"]) for row in rows] == [
+        ("hard_only", "", "1", "0.05", ""),
+        ("hard_only", "", "4", "0.125", ""),
+        ("pq", "", "1", "0.1", "2.0"),
+        ("pq", "", "4", "0.25", "2.0"),
+        ("pq", "run_0", "1", "0.05", ""),
+        ("pq", "run_0", "4", "0.125", ""),
     ]
+    assert rows[4]["students"] == "1"
 
 
 def test_latex_is_a_tabular_with_its_underscores_escaped() -> None:
     assert writers.as_latex(TABLE).splitlines()[1:] == [
-        r"\begin{tabular}{lrr}",
+        r"\begin{tabular}{lrrrrr}",
         r"\toprule",
-        r" & pass@1 & pass@4 \\",
+        r" & pass@1 & pass@4 & 95\,\% of @1 & @1 $-$ hard\_only & $p$ \\",
         r"\midrule",
-        r"hard\_only & $5.0 \pm 1.0$ & $12.5 \pm 1.0$ \\",
-        r"pq & $10.0 \pm 2.0$ & $25.0 \pm 2.0$ \\",
+        r"hard\_only & $5.0 \pm 1.0$ & $12.5 \pm 1.0$ & 2.0 to 8.0 &  &  \\",
+        r"pq & $10.0 \pm 2.0$ & $25.0 \pm 2.0$ & 5.0 to 15.0 & $+5.0$ & 0.0123 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        "% means of the students of each teacher",
+        r"\begin{tabular}{lrrr}",
+        r"\toprule",
+        r" & run & pass@1 & pass@4 \\",
+        r"\midrule",
+        r"pq & run\_0 & 5.0 & 12.5 \\",
         r"\bottomrule",
         r"\end{tabular}",
     ]
