@@ -91,6 +91,8 @@ class Step:
     broken: int = 0
     """Verdicts of students that are timeouts or crashes. Known of the last steps."""
     verdicts: int = 0
+    lost: int = 0
+    """Students whose practice failed for good."""
 
 
 def judge(ledger: Ledger) -> list[Sign]:
@@ -213,6 +215,17 @@ def broken_grader(steps: Sequence[Step]) -> Sign | None:
     )
 
 
+def lost_students(steps: Sequence[Step]) -> Sign | None:
+    """Students are missing in the means of their datasets."""
+    if not steps[-1].lost:
+        return None
+    return Sign(
+        "lost students",
+        f"the practice of {steps[-1].lost} of the last outer step's students failed for good, and is left out",
+        "what their errors say, in the ledger's table lost_students; where memory ran out, a smaller trainer.width",
+    )
+
+
 _SIGNS: Sequence[Callable[[Sequence[Step]], Sign | None]] = (
     zero_gain,
     all_equal,
@@ -222,6 +235,7 @@ _SIGNS: Sequence[Callable[[Sequence[Step]], Sign | None]] = (
     kl_blow_up,
     student_blow_up,
     broken_grader,
+    lost_students,
 )
 
 
@@ -267,6 +281,7 @@ def _steps(ledger: Ledger) -> list[Step]:
     rows = ledger.rows("SELECT step, drawn, teacher FROM steps ORDER BY step")
     updates: dict[int, dict[str, Any]] = {step: json.loads(teacher) for step, _, teacher in rows}
     varieties = {step: _variety(ledger, step) for step in {*list(updates)[:_EDGE], *list(updates)[-_EDGE:]}}
+    lost = dict(ledger.rows("SELECT step, COUNT(*) FROM lost_students GROUP BY step"))
     norms, verdicts = _students(ledger, last=len(rows))
     return [
         Step(
@@ -280,6 +295,7 @@ def _steps(ledger: Ledger) -> list[Step]:
             student_norm=norms.get(step),
             broken=verdicts.get(step, (0, 0))[0],
             verdicts=verdicts.get(step, (0, 0))[1],
+            lost=lost.get(step, 0),
         )
         for step, drawn, _ in rows
     ]

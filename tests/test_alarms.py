@@ -25,6 +25,7 @@ from soarctl.alarms import (
     gradient_blow_up,
     judge,
     kl_blow_up,
+    lost_students,
     student_blow_up,
     zero_gain,
 )
@@ -55,6 +56,7 @@ def after(bad: Step, count: int) -> list[Step]:
         (student_blow_up, replace(GOOD, student_norm=300.0), 1),
         (student_blow_up, replace(GOOD, student_norm=math.inf), 1),
         (broken_grader, replace(GOOD, broken=100), 3),
+        (lost_students, replace(GOOD, lost=1), 1),
     ],
 )
 def test_a_sign_is_seen_and_says_what_to_try(seen: Seen, bad: Step, count: int) -> None:
@@ -91,17 +93,21 @@ def test_a_run_without_steps_shows_none(write_run: Callable[..., Path], tmp_path
 def test_what_does_not_verify_and_what_is_no_number_is_read_from_the_students(
     write_run: Callable[..., Path], tmp_path: Path
 ) -> None:
-    # Of each student in the last of three steps: half of the verdicts are timeouts, and a gradient is not a number.
+    # In the last of three steps of six students one is lost, and of the others half of the eight verdicts are timeouts,
+    # and a gradient is not a number: 20 of 136 verdicts.
     place = write_run(tmp_path / "run")
     db = sqlite3.connect(place / FILE)
     db.execute("""UPDATE students SET verdicts = '{"timeout/grader":4,"wrong":4}', grad_norms = '[1.0,NaN,2.0]'
                   WHERE step = 4""")
+    db.execute("DELETE FROM students WHERE step = 4 AND dataset = 1 AND repeat = 2")
+    db.execute("INSERT INTO lost_students VALUES (4, 1, 2, 'memory ran out')")
     db.commit()
     db.close()
     with Ledger.open(place, read_only=True) as ledger:
         assert [(sign.name, sign.said) for sign in judge(ledger)] == [
             ("students' gradient norm blow-up", "the largest student's is inf, usually 1"),
-            ("verifier failures", "17 % of the verdicts of the last outer steps are timeouts or crashes"),
+            ("verifier failures", "15 % of the verdicts of the last outer steps are timeouts or crashes"),
+            ("lost students", "the practice of 1 of the last outer step's students failed for good, and is left out"),
         ]
 
 
