@@ -170,6 +170,15 @@ def test_a_version_is_sent_once_and_its_predecessor_forgotten(shipping: Load) ->
     ]
 
 
+def test_shares_of_a_request_are_other_samples(shipping: Load) -> None:
+    fleet = two(shipping())
+    [first], [second], [again] = (
+        fleet.sample([Prompt(0, PROMPTS[1], 4, Stream(("shared",)), first=at)], Sampling(20)) for at in (0, 4, 0)
+    )
+    assert [c.text for c in first] == [c.text for c in again]
+    assert not {c.text for c in first} & {c.text for c in second}
+
+
 def test_restored_weights_are_sent_anew(shipping: Load) -> None:
     engine = shipping()
     fleet = two(engine)
