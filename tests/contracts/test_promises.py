@@ -15,6 +15,8 @@ from soarctl.contracts import domain, reward, trainer
 
 RECORDED = Path(__file__).with_name("promises.json")
 INTERFACES = (api.Plugin, api.Domain, api.Reward, api.RewardContext, api.Trainer, api.Engine, api.Fleet)
+# Held by the trainer's checks, of a trainer that samples through one.
+SAMPLING = (api.Sampler, api.InferenceEngine, api.Served, api.AdapterShape, api.Request, api.Continuation)
 VALUES = (api.Problem, api.Rejection, api.Verdict, api.Finding, api.Split, api.Policy, api.Sampling, api.Prompt)
 MORE_VALUES = (api.Completion, api.GradedSample, api.Optimizer, api.StepStats, api.Student, api.Scores)
 
@@ -77,7 +79,7 @@ CHECKS = {"Domain": domain.CHECKS, "Reward": reward.CHECKS} | dict.fromkeys(
 
 def promises() -> dict[str, str]:
     """The source of every interface and value: signatures, defaults and docstrings."""
-    return {cls.__name__: inspect.getsource(cls) for cls in (*INTERFACES, *VALUES, *MORE_VALUES)}
+    return {cls.__name__: inspect.getsource(cls) for cls in (*INTERFACES, *SAMPLING, *VALUES, *MORE_VALUES)}
 
 
 @pytest.mark.parametrize("interface", [api.Domain, api.Reward, api.Trainer, api.Engine, api.Fleet])
