@@ -22,7 +22,9 @@ SMALL = (
 
 
 def command(letters: str, out: Path) -> list[str]:
-    chosen = [f"model.base={letters}", "trainer.sampler=vllm", *SMALL.split()]
+    # A run that is killed leaves its adapters where they are.
+    sampler = ["trainer.sampler.plugin=vllm", f"trainer.sampler.adapters={out.parent}"]
+    chosen = [f"model.base={letters}", *sampler, *SMALL.split()]
     options = [part for each in chosen for part in ("--set", each)]
     spec = str(ROOT / "specs" / "quickstart.yaml")
     return [sys.executable, "-m", "soarctl", "run", spec, *options, "--out", str(out), "--resume"]
