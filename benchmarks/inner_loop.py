@@ -26,7 +26,7 @@ from soarctl_letters.operations import HALF_KNOWN, KNOWN, apply
 from soarctl import plugins
 from soarctl.api import Domain, Problem, Stream, Trainer
 from soarctl.events import silent
-from soarctl.practice import inner_loop
+from soarctl.inner_loop import inner_loop
 from soarctl.spec import Inner, ModelSection
 
 MODEL = ModelSection(base="package:soarctl_letters/model")

@@ -21,8 +21,9 @@ from statistics import fmean
 from soarctl import plugins
 from soarctl.alarms import judge
 from soarctl.api import Completion, Domain, Outcome, Problem, StepStats, Student, Verdict
+from soarctl.inner_loop import Attempt, PracticeLog
 from soarctl.ledger import Filtered, Ledger
-from soarctl.practice import Attempt, PracticeLog, Practised
+from soarctl.practice import Practised
 from soarctl.rloo import leave_one_out
 from soarctl.soar import StepRecord, Writing
 from soarctl.spec import Spec

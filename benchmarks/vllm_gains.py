@@ -26,7 +26,7 @@ from wide_heads import save_widened
 from soarctl import plugins
 from soarctl.api import Domain, Optimizer, Problem, Prompt, Sampling, Stream, Trainer
 from soarctl.events import silent
-from soarctl.practice import PracticeLog, batches, rloo_step, solve_rates
+from soarctl.inner_loop import PracticeLog, batches, rloo_step, solve_rates
 from soarctl.spec import Inner, ModelSection
 
 INNER = Inner(steps=16, batch_size=8, group_size=16, lr=2e-3, kl=0.0, max_new_tokens=24)

@@ -28,8 +28,8 @@ from soarctl.crew import Alone, Workplace
 from soarctl.errors import DataError
 from soarctl.events import Tell, silent
 from soarctl.fail_at_k import fail_at_k, is_hard
+from soarctl.inner_loop import PracticeLog, batches, rloo_step, solve_rates
 from soarctl.plan import Plan
-from soarctl.practice import PracticeLog, batches, rloo_step, solve_rates
 from soarctl.rates import LENGTH, Rates, Spent, settings_of
 from soarctl.soar import write_questions
 from soarctl.spec import Spec

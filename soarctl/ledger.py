@@ -20,7 +20,8 @@ from soarctl.savings import Seen
 if TYPE_CHECKING:
     from soarctl.alarms import Sign
     from soarctl.api import Problem
-    from soarctl.practice import PracticeLog, Practised
+    from soarctl.inner_loop import PracticeLog
+    from soarctl.practice import Practised
     from soarctl.soar import StepRecord
 
 SCHEMA_VERSION = 1

@@ -11,9 +11,10 @@ import pytest
 
 from soarctl.alarms import judge
 from soarctl.api import Completion, Domain, Outcome, Policy, Problem, StepStats, Student, Verdict
+from soarctl.inner_loop import Attempt, PracticeLog
 from soarctl.ledger import Filtered, Ledger
 from soarctl.plugins import load
-from soarctl.practice import Attempt, Baseline, PracticeLog, Practised
+from soarctl.practice import Baseline, Practised
 from soarctl.rloo import leave_one_out
 from soarctl.run_directory import save_baseline
 from soarctl.soar import StepRecord, Writing

@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import fmean
 
 from soarctl.api import DataError, Fleet, Policy, Problem
+from soarctl.inner_loop import solve_rates
 from soarctl.ledger import Ledger
-from soarctl.practice import solve_rates
 from soarctl.run_directory import load_baseline, restore_teacher
 from soarctl.soar import write_questions
 from soarctl.solutions import Solver

@@ -12,7 +12,7 @@ from pathlib import Path
 from soarctl import checkpoints
 from soarctl.api import Fleet, Optimizer, Problem, Prompt, Sampling, Stream
 from soarctl.grading import grade
-from soarctl.practice import PracticeLog, batches, rloo_step
+from soarctl.inner_loop import PracticeLog, batches, rloo_step
 from soarctl.spec import Inner
 from soarctl.study.arms import begins_warm
 from soarctl.study.spec import Arm, Training

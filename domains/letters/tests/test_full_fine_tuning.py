@@ -15,8 +15,8 @@ from soarctl_letters.operations import HALF_KNOWN, apply
 from soarctl import plugins
 from soarctl.api import Engine, Optimizer, Problem, Stream, Trainer
 from soarctl.events import silent
+from soarctl.inner_loop import inner_loop, solve_rates
 from soarctl.ledger import Ledger
-from soarctl.practice import inner_loop, solve_rates
 from soarctl.run import run
 from soarctl.spec import Inner, ModelSection
 from soarctl.spec_reader import load_spec
