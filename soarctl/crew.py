@@ -1,4 +1,4 @@
-"""Who does the work of a run: this process alone, or several that hold the same model (`soarctl/processes`).
+"""Who does the work of a run: this process alone so far; several that hold the same model would be another `Crew`.
 
 The algorithm cuts its work into jobs and knows nothing of who does them. How it is cut follows from the spec alone, and
 a job's result from the job alone, so that the number of processes, retries and the order of finishing change nothing.
@@ -35,7 +35,7 @@ class Workplace:
 
 
 class Job(ABC, Generic[Result]):
-    """A piece of work as plain data: a frozen dataclass that `soarctl.processes.wire` can send."""
+    """A piece of work as plain data: a frozen dataclass that can be sent to another process."""
 
     @abstractmethod
     def run(self, place: Workplace, *, last: bool) -> Result:
