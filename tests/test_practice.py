@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from soarctl.api import DataError, Policy, Problem, Stream
+from soarctl.api import DataError, ModelError, Optimizer, Policy, Problem, Sampling, Stream
 from soarctl.crew import Alone, Workplace
+from soarctl.errors import RunError
 from soarctl.events import silent
 from soarctl.practice import Baseline, Practice, Practised
 from soarctl.savings import Seen
@@ -156,3 +157,69 @@ def test_a_dataset_that_was_seen_takes_over_its_gains_and_adds_one_student() -> 
     assert [student.gain for student in known] == [pytest.approx((measured.gain + 0.5 + 0.3) / 3)]
     assert known[0].policy is not None
     assert len(new) == 3
+
+
+class Broken(ToyEngine):
+    """Students that practise with a stream that `breaks` names have no finite gradient, or do not fit in memory."""
+
+    breaks: tuple[str | int, ...] = ()
+    memory = False
+
+    def fleet(self, starts_S: Any, optimizer: Optimizer) -> Any:
+        return BrokenFleet(self, super().fleet(starts_S, optimizer))
+
+
+class BrokenFleet:
+    def __init__(self, engine: Broken, inner: Any) -> None:
+        self.engine, self.inner, self.broken = engine, inner, set[int]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def sample(self, prompts: Any, sampling: Sampling) -> Any:
+        self.broken = {p.policy for p in prompts if p.stream.path[3:6] == self.engine.breaks}
+        if self.broken and self.engine.memory:
+            raise ModelError("out of memory while sampling a single sequence")
+        return self.inner.sample(prompts, sampling)
+
+    def reinforce(self, samples_S: Any) -> Any:
+        stats_S = self.inner.reinforce(samples_S)
+        return [replace(s, grad_norm=float("nan")) if i in self.broken else s for i, s in enumerate(stats_S)]
+
+
+def breaking(breaks: tuple[str | int, ...], width: int, *, memory: bool = False) -> tuple[Practice, Shelf]:
+    shelf = Shelf()
+    world = practice(width, shelf)
+    engine = Broken(width, (0.9, 0.9, 0.9, 0.3, 0.3))
+    engine.breaks, engine.memory = breaks, memory
+    world.crew = Alone(replace(world.crew.place, engine=engine))
+    return world, shelf
+
+
+def test_a_student_without_finite_gradients_is_left_out_and_the_others_are_averaged() -> None:
+    world, shelf = breaking(("practice", 1, 0), 4)
+    faithful = practice()
+    hard = world.draw_hard(20)
+    broken, whole = (w.practise([USELESS, HELPFUL], 3, hard, 8) for w in (world, faithful))
+    assert [s.repeat for s in broken[1]] == [1, 2]
+    assert [s.gain for s in broken[1]] == [s.gain for s in whole[1][1:]]
+    assert [s.gain for s in broken[0]] == [s.gain for s in whole[0]]
+    assert shelf.lost == {(1, 0): "the gradient of student 0 of dataset 1 is not finite"}
+
+
+def test_a_fleet_that_does_not_fit_is_left_out_with_all_its_students() -> None:
+    world, shelf = breaking(("practice", 1, 0), 2, memory=True)
+    students = world.practise([USELESS, HELPFUL], 3, world.draw_hard(20), 8)
+    assert [[s.repeat for s in some] for some in students] == [[0, 1], [1, 2]]
+    reason = "ModelError: out of memory while sampling a single sequence"
+    assert shelf.lost == {(0, 2): reason, (1, 0): reason}
+
+
+def test_a_dataset_that_lost_all_its_students_ends_the_run() -> None:
+    world, _ = breaking(("practice", 1, 0), 1, memory=True)
+    with pytest.raises(RunError) as error:
+        world.practise([USELESS, HELPFUL], 1, world.draw_hard(20), 8)
+    assert str(error.value) == (
+        "no student of dataset 1 of outer step 1 came to the end of its practice\n"
+        "  the warnings say why; `--resume` trains these students again"
+    )

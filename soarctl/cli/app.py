@@ -286,12 +286,38 @@ def run(
         int | None,
         typer.Option(metavar="N", help="With --resume: go back to the end of outer step N.", show_default=False),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Share the work among N processes, one per GPU.", show_default=False),
+    ] = None,
+    patience: Annotated[
+        float,
+        typer.Option(min=1.0, metavar="SECONDS", help="With several processes: how long one may say nothing."),
+    ] = 3600.0,
+    print_slurm: Annotated[
+        bool, typer.Option("--print-slurm", help="Print a job script for Slurm instead, for --processes on --nodes.")
+    ] = False,
+    nodes: Annotated[int, typer.Option(min=1, metavar="N", help="With --print-slurm: how many machines.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")] = False,
 ) -> None:
     """Run a spec: filter, outer steps, and the measurement on held-out problems."""
+    if print_slurm:
+        from soarctl.cli.slurm import print_job_script
+
+        print_job_script(spec, overrides or [], out, processes=processes or 1, nodes=nodes, patience=patience)
+        return
     from soarctl.cli.run import run
 
-    run(spec, overrides or [], out, resume=resume, from_step=from_step, as_json=as_json)
+    run(
+        spec,
+        overrides or [],
+        out,
+        resume=resume,
+        from_step=from_step,
+        processes=processes,
+        patience=patience,
+        as_json=as_json,
+    )
 
 
 @app.command(epilog="Example: soarctl study specs/quickstart_study.yaml")

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 if TYPE_CHECKING:
     from soarctl.events import Tell
@@ -15,10 +15,14 @@ SAFE = frozenset({"filter", "filtered", "step_started", "students", "step", "eva
 _WAIT = "interrupted: the students in training are finished first; Ctrl-C again stops at once"
 
 
+class Terminated(KeyboardInterrupt):
+    """The operating system, a launcher or a scheduler asks for the end: SIGTERM."""
+
+
 class Interrupts:
     """Passes events on, and after one Ctrl-C raises KeyboardInterrupt at the next event that is safe.
 
-    A second Ctrl-C raises it wherever the run is; that loses the fleet in training and nothing else.
+    A second Ctrl-C raises it wherever the run is; that loses the fleets in training and nothing else. So does SIGTERM.
     """
 
     def __init__(self, tell: "Tell") -> None:
@@ -26,13 +30,17 @@ class Interrupts:
         self._asked = self._told = False
 
     def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._ask)
+        self._before = {
+            signal.SIGINT: signal.signal(signal.SIGINT, self._ask),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, _end),
+        }
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def tell(self, event: str, /, **facts: Any) -> None:
         self._tell(event, **facts)
@@ -48,3 +56,7 @@ class Interrupts:
         self._asked = True
         # os.write, because the interrupted code may be in the middle of a print.
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{_WAIT}\n".encode())
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated

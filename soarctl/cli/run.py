@@ -1,36 +1,64 @@
 """`soarctl run`: a run with its progress on the screen, and what came of it in the last lines."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 
 def run(
-    path: str, overrides: list[str], out: Path | None, *, resume: bool, from_step: int | None, as_json: bool
+    path: str,
+    overrides: list[str],
+    out: Path | None,
+    *,
+    resume: bool,
+    from_step: int | None,
+    processes: int | None = None,
+    patience: float = 3600.0,
+    as_json: bool,
 ) -> None:
-    """Runs a spec.
+    """Runs a spec, or as one of a run's other processes does what the first one asks for.
 
     Raises:
         SoarError: what stands in the way.
     """
-    from soarctl.cli.interrupts import Interrupts
+    from soarctl.cli.interrupts import Interrupts, Terminated
     from soarctl.cli.run_view import JsonLines, LiveView, PlainLines
+    from soarctl.crew import by_itself
     from soarctl.errors import SoarError
+    from soarctl.processes.ranks import rank_of, take_own_device
     from soarctl.run import run as run_spec
     from soarctl.spec_reader import load_spec
 
     if from_step is not None and not resume:
         raise SoarError("--from-step goes with --resume", at=f"--from-step {from_step}")
+    environment = dict(os.environ)
+    rank = rank_of(environment, processes)
+    take_own_device(os.environ, rank)
     loaded = load_spec(path, overrides)
     directory = out or Path("runs") / loaded.spec.name
+    if rank.number:
+        from soarctl.processes.member import serve
+
+        serve(loaded, directory, rank, patience)
+        return
+    together = by_itself
+    if rank.size > 1:
+        from soarctl.processes.team import call_others
+
+        together = call_others(loaded.hash, rank, patience, None if "WORLD_SIZE" in environment else environment)
     view = JsonLines() if as_json else LiveView() if sys.stdout.isatty() else PlainLines()
     try:
         with view, Interrupts(view.tell) as interrupts:
-            run_spec(loaded, directory, interrupts.tell, resume=resume, from_step=from_step)
-    except KeyboardInterrupt:
-        again = " ".join(["soarctl run", path, *(f"--set {o}" for o in overrides), *([f"--out {out}"] if out else [])])
-        print(f"interrupted; nothing finished is lost. `{again} --resume` goes on.", file=sys.stderr)
-        sys.exit(130)
+            run_spec(loaded, directory, interrupts.tell, resume=resume, from_step=from_step, together=together)
+    except KeyboardInterrupt as error:
+        again = " ".join(
+            ["soarctl run", path, *(f"--set {o}" for o in overrides), *([f"--out {out}"] if out else [])]
+            + ([f"--processes {processes}"] if processes else [])
+        )
+        what, code = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
+        print(f"{what}; nothing finished is lost. `{again} --resume` goes on.", file=sys.stderr)
+        sys.exit(code)
     if not as_json:
         _say_what_came_of_it(directory)
 
