@@ -126,6 +126,7 @@ def test_a_process_that_is_killed_leaves_its_work_to_the_others(whole: Any, tmp_
     assert again.startswith("PracticeJob failed in process 1, attempt 1: process 1 (pid ")
 
 
+@pytest.mark.slow
 def test_a_job_that_runs_out_of_memory_is_done_elsewhere(whole: Any, tmp_path: Path) -> None:
     events, _ = finished(tmp_path, 2, "if rank == 1 and calls == 5: raise ModelError('out of memory')")
     assert outcome(tmp_path) == whole
