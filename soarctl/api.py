@@ -14,13 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from soarctl.errors import DataError, ModelError, PluginError, SamplerError, SoarError
 from soarctl.streams import Stream
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "AdapterShape",
@@ -60,7 +62,7 @@ __all__ = [
     "problem_id",
 ]
 
-Tensors = Mapping[str, NDArray[Any]]
+Tensors = Mapping[str, "NDArray[Any]"]
 
 
 def problem_id(question: str) -> str:

@@ -7,7 +7,7 @@ for Python to see where they part, every sample has a branch of its own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from soarctl.api import Sampling
 from soarctl.trainers.block_cache import BlockCache, joined
 from soarctl.trainers.draw import draw, wide_float
-from soarctl.trainers.forward import Forward
+from soarctl.trainers.forward import Extend, Forward
 from soarctl.trainers.stops import StopFinder
 
 # Prompt tokens that are read in one forward.
@@ -75,6 +75,7 @@ class _Running:
     positions_B: Tensor
     mask: Tensor | None
     cache: BlockCache
+    extend: Extend
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """row_A and branch_A as tensors."""
@@ -104,7 +105,7 @@ class DecodeBatch:
         self._tokens_N_T = torch.zeros(len(rows_N), last, dtype=torch.long, device=device)
         self._logprobs_N_T = torch.zeros(len(rows_N), last, device=device)
         self._length_N = np.zeros(len(rows_N), np.int64)
-        self._finish_N: list[Finish] = ["length"] * len(rows_N)
+        self._finish_N = np.full(len(rows_N), "length")
         self._forks = forks(device)
         # Looking at tokens makes a GPU wait, so there it is done every few tokens only.
         self._interval = 1 if self._forks else 8
@@ -125,7 +126,7 @@ class DecodeBatch:
                 seen = t + 1
             tokens_B = torch.zeros_like(running.positions_B)
             tokens_B[branch_A] = self._tokens_N_T[row_A, t]
-            logits_B_V = self._forward.extend(tokens_B, running.positions_B, running.mask, running.cache)
+            logits_B_V = running.extend(tokens_B, running.positions_B, running.mask, running.cache)
             running.positions_B += 1
         return self._sampled()
 
@@ -145,8 +146,10 @@ class DecodeBatch:
             branches.append(branch_K + s * width)
         place_B = torch.from_numpy(place_S_W.ravel()).to(self._forward.device)
         positions_B = read.cache.length - read.pads_M[place_B]
-        cache, mask = self._forward.branch_off(read.cache, read.pads_M, place_B, self._tokens_N_T.shape[1])
-        running = _Running(np.arange(len(self._room_N)), np.concatenate(branches), positions_B, mask, cache)
+        cache, mask, extend = self._forward.branch_off(
+            read.cache, read.pads_M, place_B, self._tokens_N_T.shape[1], len(prompts_S)
+        )
+        running = _Running(np.arange(len(self._room_N)), np.concatenate(branches), positions_B, mask, cache, extend)
         return running, read.logits_M_V[place_B]
 
     def _read(self, prompts_S: Sequence[Sequence[tuple[int, ...]]]) -> _Read:
@@ -170,27 +173,17 @@ class DecodeBatch:
         """Notes which rows have ended by their tokens `seen` to `now`; returns which have not."""
         tokens_A_T = self._tokens_N_T[:, seen:now].cpu().numpy()[row_A]
         eos_A_T = (tokens_A_T[:, :, None] == self._eos_ids).any(2)
-        suspect_A_T = self._finder.suspects(tokens_A_T)
-        goes_on_A = np.ones(len(row_A), np.bool_)
-        may_end_A = eos_A_T.any(1) | suspect_A_T.any(1) | (self._room_N[row_A] <= now)
-        for a in np.flatnonzero(may_end_A).tolist():
-            row = int(row_A[a])
-            end = self._end(row, eos_A_T[a].tolist(), suspect_A_T[a].tolist(), seen)
-            if end is not None:
-                self._length_N[row], self._finish_N[row] = end
-                goes_on_A[a] = False
-        return goes_on_A
-
-    def _end(self, row: int, eos_T: Sequence[bool], suspect_T: Sequence[bool], seen: int) -> tuple[int, Finish] | None:
-        """Length and reason, if the row ends within the tokens looked at."""
-        for length, (eos, suspect) in enumerate(zip(eos_T, suspect_T, strict=True), seen + 1):
-            if eos:
-                return length, "eos"
-            if suspect and self._finder.contains(self._tokens_N_T[row, :length].tolist()):
-                return length, "stop"
-            if length == self._room_N[row]:
-                return length, "length"
-        return None
+        stop_A_T = self._finder.suspects(tokens_A_T) & ~eos_A_T
+        for a, t in np.argwhere(stop_A_T).tolist():
+            stop_A_T[a, t] = self._finder.contains(self._tokens_N_T[row_A[a], : seen + t + 1].tolist())
+        length_T = np.arange(seen, now) + 1
+        end_A_T = eos_A_T | stop_A_T | (length_T >= self._room_N[row_A, None])
+        ends_A = end_A_T.any(1)
+        row_E, first_E = row_A[ends_A], end_A_T[ends_A].argmax(1)
+        eos_E, stop_E = eos_A_T[ends_A, first_E], stop_A_T[ends_A, first_E]
+        self._length_N[row_E] = length_T[first_E]
+        self._finish_N[row_E] = np.where(eos_E, "eos", np.where(stop_E, "stop", "length"))
+        return ~ends_A
 
     def _regroup(self, running: _Running, goes_on_A: NDArray[np.bool_], t: int) -> None:
         """Leaves the rows that have ended behind, and parts those that drew different tokens at `t`."""
@@ -224,7 +217,11 @@ class DecodeBatch:
         return [
             Sampled(tuple(tokens_T[:length]), tuple(logprobs_T[:length]), finish)
             for tokens_T, logprobs_T, length, finish in zip(
-                tokens_N_T, logprobs_N_T, self._length_N.tolist(), self._finish_N, strict=True
+                tokens_N_T,
+                logprobs_N_T,
+                self._length_N.tolist(),
+                cast(list[Finish], self._finish_N.tolist()),
+                strict=True,
             )
         ]
 

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -13,7 +14,11 @@ from soarctl.trainers import block_attention, token_attention
 from soarctl.trainers.block_attention import Block, Blocks, within
 from soarctl.trainers.block_cache import BlockCache
 from soarctl.trainers.head import find_head
+from soarctl.trainers.llama_step import llama_step
 from soarctl.trainers.recompute import Recompute
+
+Extend = Callable[[Tensor, Tensor, Tensor | None, BlockCache], Tensor]
+"""logits_B_V after one more token of each row: tokens_B, positions_B, mask, cache."""
 
 
 class Forward:
@@ -51,11 +56,19 @@ class Forward:
         return self._call(ids_B_T, positions_B_T, mask_B_T, cache), cache
 
     def branch_off(
-        self, read: BlockCache, pads_M: Tensor, prompt_B: Tensor, room: int
-    ) -> tuple[BlockCache, Tensor | None]:
-        """A cache and a mask for B rows that each continue one of M prompts by up to `room` tokens."""
+        self, read: BlockCache, pads_M: Tensor, prompt_B: Tensor, room: int, policies: int
+    ) -> tuple[BlockCache, Tensor | None, Extend]:
+        """A cache, a mask, and what extends B rows that each continue one of M prompts by up to `room` tokens, with
+        what the model's layers serve now to that many policies."""
         read.gather(prompt_B)
-        return read, self._padding_mask(pads_M[prompt_B], read.length + room)
+        last = read.length + room
+        step = llama_step(self.model, policies, last)
+        if step is None:
+            extend = self.extend
+        else:
+            step.begin(read)
+            extend = step
+        return read, self._padding_mask(pads_M[prompt_B], last), extend
 
     def _padding_mask(self, pads_B: Tensor, capacity: int) -> Tensor | None:
         if not pads_B.any():

@@ -204,13 +204,18 @@ def test_beginnings_that_samples_share_are_worked_out_once_and_change_no_sample(
 ) -> None:
     asked = [p for s in range(3) for p in prompts(*TEXTS[: s + 1], policy=s, samples=20)]
     worked_out = list[int]()
-    extend = Forward.extend
+    branch_off = Forward.branch_off
 
-    def count(self: Forward, tokens_B: torch.Tensor, *rest: Any) -> torch.Tensor:
-        worked_out.append(len(tokens_B))
-        return extend(self, tokens_B, *rest)
+    def counting(*arguments: Any) -> tuple[Any, ...]:
+        *rest, extend = branch_off(*arguments)
 
-    monkeypatch.setattr(Forward, "extend", count)
+        def count(tokens_B: torch.Tensor, *others: Any) -> torch.Tensor:
+            worked_out.append(len(tokens_B))
+            return extend(tokens_B, *others)
+
+        return *rest, count
+
+    monkeypatch.setattr(Forward, "branch_off", counting)
     for sampling in (Sampling(16), Sampling(16, temperature=0.5, top_p=0.9), Sampling(16, temperature=0)):
         found = dict[bool, list[object]]()
         rows = dict[bool, int]()
