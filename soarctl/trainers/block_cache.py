@@ -1,7 +1,9 @@
 """A key-value cache that is written in place and loses rows cheaply."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -10,46 +12,82 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 # Positions that are allocated at once, at the least. transformers' own cache copies all it holds at every token.
 BLOCK = 32
+# Bytes that are kept for the next cache.
+SPARE = 2**28
+
+
+class Spare:
+    """Memory of caches that are done, for the next ones.
+
+    What a CPU gets from its kernel are pages that are cleared one by one, which costs several times what is then
+    written into them. Elsewhere torch keeps memory by itself.
+    """
+
+    def __init__(self) -> None:
+        self._blocks = list[Tensor]()
+
+    def take(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """A tensor with anything in it, of the dtype and on the device of another."""
+        size = prod(shape)
+        fitting = [i for i, block in enumerate(self._blocks) if block.dtype == like.dtype and len(block) >= size]
+        if not fitting:
+            return like.new_empty(shape)
+        block = self._blocks.pop(min(fitting, key=lambda i: len(self._blocks[i])))
+        return block[:size].view(shape)
+
+    def give(self, states: Tensor) -> None:
+        """Takes back a tensor that nobody looks at any more, and keeps the largest ones that there is room for."""
+        block = states.new_empty(0).set_(states.untyped_storage())
+        if block.device.type == "cpu" and block.nbytes <= SPARE:
+            self._blocks = sorted([*self._blocks, block], key=lambda each: -each.nbytes)
+            while sum(each.nbytes for each in self._blocks) > SPARE:
+                self._blocks.pop()
 
 
 class BlockLayer(CacheLayerMixin):
-    """One layer: keys and values as (rows, heads, positions, width), the first `rows` and `length` of them in use."""
+    """One layer: (rows, heads, positions, width of key + width of value), the first `rows` and `length` of them in use.
+
+    Keys and values lie side by side, so that both are moved, and can be written, at once.
+    """
 
     is_sliding = False
     is_croppable = False
 
-    def __init__(self) -> None:
+    def __init__(self, spare: Spare) -> None:
         super().__init__()
+        self._spare = spare
         self.rows, self.length = 0, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         # What is read in one go is gathered into a larger layer before anything is added.
-        self.rows, _, positions, _ = key_states.shape
-        self.keys = key_states.new_empty(self.rows, key_states.shape[1], positions, key_states.shape[3])
-        self.values = value_states.new_empty(self.rows, value_states.shape[1], positions, value_states.shape[3])
+        self.rows, heads, positions, self._key = key_states.shape
+        self._states = key_states.new_empty(self.rows, heads, positions, self._key + value_states.shape[3])
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[2]
-        if end > self._tensors()[0].shape[2]:
-            self._reserve(self.rows, end)
-        begin, self.length = self.length, end
-        keys, values = self.filled()
-        keys[:, :, begin:] = key_states
-        values[:, :, begin:] = value_states
-        return keys, values
+        added = self._lengthened(key_states.shape[2])
+        added[..., : self._key] = key_states
+        added[..., self._key :] = value_states
+        return self.filled()
+
+    def append(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values with those of one more position, which lie side by side: (rows, heads, width of both)."""
+        self._lengthened(1)[:, :, 0] = states
+        return self.filled()
+
+    def _lengthened(self, count: int) -> Tensor:
+        """The next `count` positions of all rows, to be written."""
+        begin, self.length = self.length, self.length + count
+        if self.length > self._states.shape[2]:
+            self._reserve(begin, self.rows, self.length)
+        return self._states[: self.rows, :, begin : self.length]
 
     def gathered(self, rows_B: Tensor) -> "BlockLayer":
         """A layer of these rows, which may repeat, with room for another block."""
-        layer = BlockLayer()
-        layer.rows, layer.length = len(rows_B), self.length
-        layer.keys, layer.values = (
-            _copied(states[:, :, : self.length], rows_B, len(rows_B), self.length + 1) for states in self._tensors()
-        )
-        layer.is_initialized = True
-        return layer
+        rows_B = rows_B.to(self._states.device)
+        return self._like(self._copied(rows_B, self.length, len(rows_B), self.length + 1), len(rows_B))
 
     def move(self, sources_M: Tensor, targets_M: Tensor, runs: Sequence[tuple[int, int]], size: int) -> None:
         """Copies some rows to places of others, or to new places; then there are `size` rows.
@@ -60,36 +98,56 @@ class BlockLayer(CacheLayerMixin):
             runs: stretches of M in which the targets are neighbours.
             size: at least the largest target plus 1.
         """
-        if size > len(self._tensors()[0]):
+        device = self._states.device
+        if size > len(self._states):
             # Memory that is not written to costs a CPU nothing, and elsewhere rows never become more.
-            self._reserve(2 * size, self.length)
-        for states in self._tensors():
-            filled = states[:, :, : self.length]
-            moved = filled.index_select(0, sources_M.to(states.device))
-            # Rows that go to neighbouring places are copied together; by index each is a copy of its own.
-            if len(runs) * 4 < len(targets_M):
-                for begin, end in runs:
-                    first = int(targets_M[begin])
-                    filled[first : first + end - begin] = moved[begin:end]
-            else:
-                filled.index_copy_(0, targets_M.to(states.device), moved)
+            self._reserve(self.length, 2 * size, self.length)
+        filled = self._states[:, :, : self.length]
+        moved = filled.index_select(0, sources_M.to(device))
+        # Rows that go to neighbouring places are copied together; by index each is a copy of its own.
+        if len(runs) * 4 < len(targets_M):
+            for begin, end in runs:
+                first = int(targets_M[begin])
+                filled[first : first + end - begin] = moved[begin:end]
+        else:
+            filled.index_copy_(0, targets_M.to(device), moved)
         self.rows = size
 
-    def _reserve(self, rows: int, positions: int) -> None:
-        kept_B = torch.arange(self.rows, device=self._tensors()[0].device)
-        self.keys, self.values = (
-            _copied(states[:, :, : self.length], kept_B, rows, positions) for states in self._tensors()
-        )
+    @staticmethod
+    def joined(layers: "Sequence[BlockLayer]") -> "BlockLayer":
+        """The rows of several layers of one length, one after the other."""
+        return layers[0]._like(torch.cat([each._filled() for each in layers]), sum(each.rows for each in layers))
+
+    def _like(self, states: Tensor, rows: int) -> "BlockLayer":
+        layer = BlockLayer(self._spare)
+        layer._states, layer.rows, layer._key, layer.length = states, rows, self._key, self.length
+        layer.is_initialized = True
+        return layer
+
+    def _reserve(self, length: int, rows: int, positions: int) -> None:
+        """Moves what there is, of this length, to where there is room for so much."""
+        before = self._states
+        self._states = self._copied(torch.arange(self.rows, device=before.device), length, rows, positions)
+        self._spare.give(before)
+
+    def _copied(self, rows_B: Tensor, length: int, rows: int, positions: int) -> Tensor:
+        """The first `length` positions of some rows, with room for `rows` rows and a block above `positions`."""
+        _, heads, _, width = self._states.shape
+        copied = self._spare.take(self._states, (rows, heads, positions + max(BLOCK, positions // 4), width))
+        torch.index_select(self._states[:, :, :length], 0, rows_B, out=copied[: len(rows_B), :, :length])
+        return copied
+
+    def release(self) -> None:
+        """As `BlockCache.release`."""
+        self._spare.give(self._states)
+
+    def _filled(self) -> Tensor:
+        return self._states[: self.rows, :, : self.length]
 
     def filled(self) -> tuple[Tensor, Tensor]:
         """Keys and values of all rows."""
-        keys, values = self._tensors()
-        return keys[: self.rows, :, : self.length], values[: self.rows, :, : self.length]
-
-    def _tensors(self) -> tuple[Tensor, Tensor]:
-        assert self.keys is not None
-        assert self.values is not None
-        return self.keys, self.values
+        filled = self._filled()
+        return filled[..., : self._key], filled[..., self._key :]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -104,8 +162,10 @@ class BlockLayer(CacheLayerMixin):
 class BlockCache(Cache):
     """A `BlockLayer` for each layer of the model. Layers with a sliding window keep all positions too."""
 
-    def __init__(self) -> None:
-        super().__init__(layer_class_to_replicate=BlockLayer)
+    def __init__(self, spare: Spare) -> None:
+        # It is only ever called.
+        super().__init__(layer_class_to_replicate=cast(type[BlockLayer], partial(BlockLayer, spare)))
+        self.spare = spare
 
     @property
     def length(self) -> int:
@@ -116,7 +176,13 @@ class BlockCache(Cache):
         """Takes these rows, which may repeat, in place of all."""
         # One layer after the other, so that little is held twice.
         for i, layer in enumerate(cast(list[BlockLayer], self.layers)):
-            self.layers[i] = layer.gathered(rows_B.to(layer.filled()[0].device))
+            self.layers[i] = layer.gathered(rows_B)
+            layer.release()
+
+    def release(self) -> None:
+        """Gives its memory to the next cache. Nobody may look at this one any more."""
+        for layer in cast(list[BlockLayer], self.layers):
+            layer.release()
 
     def move(self, sources_B: Tensor) -> None:
         """Puts at b what was row sources_B[b], for all rows that there are from now on."""
@@ -130,21 +196,9 @@ def joined(caches: Sequence[BlockCache]) -> BlockCache:
     """The rows of several caches of one length, one after the other."""
     if len(caches) == 1:
         return caches[0]
-    cache = BlockCache()
-    for parts in zip(*(cast(list[BlockLayer], part.layers) for part in caches), strict=True):
-        layer = BlockLayer()
-        keys, values = (
-            torch.cat([cast(Tensor, states) for states in stacked])
-            for stacked in zip(*((part.keys, part.values) for part in parts), strict=True)
-        )
-        layer.update(keys, values)
-        cache.layers.append(layer)
+    cache = BlockCache(caches[0].spare)
+    cache.layers.extend(
+        BlockLayer.joined(layers)
+        for layers in zip(*(cast(list[BlockLayer], part.layers) for part in caches), strict=True)
+    )
     return cache
-
-
-def _copied(filled: Tensor, rows_B: Tensor, rows: int, positions: int) -> Tensor:
-    """Some rows of a tensor, in one with room for `rows` rows and at least `positions` positions."""
-    _, heads, length, width = filled.shape
-    copied = filled.new_empty(rows, heads, positions + max(BLOCK, positions // 4), width)
-    torch.index_select(filled, 0, rows_B, out=copied[: len(rows_B), :, :length])
-    return copied

@@ -1,8 +1,8 @@
 """Sampling completions from all policies of a fleet together.
 
-Every token calls the model's own forward, or `llama_step`. Quicker than `generate` because a prompt is read once for all
-its samples, the cache is written in place, rows that have finished leave the batch, and masks are not built anew for
-every token.
+Every token calls the model's own forward, or `llama_step`. Quicker than `generate` because a prompt is read once for
+all its samples, the cache is written in place, rows that have finished leave the batch, and masks are not built anew
+for every token.
 """
 
 import warnings

@@ -128,6 +128,7 @@ class DecodeBatch:
             tokens_B[branch_A] = self._tokens_N_T[row_A, t]
             logits_B_V = running.extend(tokens_B, running.positions_B, running.mask, running.cache)
             running.positions_B += 1
+        running.cache.release()
         return self._sampled()
 
     def _start(self) -> tuple[_Running, Tensor]:

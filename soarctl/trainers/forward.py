@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from soarctl.trainers import block_attention, token_attention
 from soarctl.trainers.block_attention import Block, Blocks, within
-from soarctl.trainers.block_cache import BlockCache
+from soarctl.trainers.block_cache import BlockCache, Spare
 from soarctl.trainers.head import find_head
 from soarctl.trainers.llama_step import llama_step
 from soarctl.trainers.recompute import Recompute
@@ -42,6 +42,7 @@ class Forward:
         self._adds_mask = (
             patterns == {"full_attention"} and self._takes_positions and not getattr(config, "alibi", False)
         )
+        self._spare = Spare()
         self.head = find_head(model)
         self.recompute = Recompute(model)
         self.packs = self._attends_within_blocks()
@@ -52,7 +53,7 @@ class Forward:
         at_T = torch.arange(ids_B_T.shape[1], device=self.device)
         mask_B_T = at_T >= pads_B[:, None] if pads_B.any() else None
         positions_B_T = (at_T - pads_B[:, None]).clamp(min=0)
-        cache = BlockCache()
+        cache = BlockCache(self._spare)
         return self._call(ids_B_T, positions_B_T, mask_B_T, cache), cache
 
     def branch_off(

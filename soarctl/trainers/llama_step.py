@@ -41,8 +41,10 @@ class LlamaStep:
         self._queries, self._keys = config.num_attention_heads, cast(int, config.num_key_value_heads)
         self._least = config.hidden_size * config.rms_norm_eps
         cos_T_D, sin_T_D = model.model.rotary_emb(torch.zeros(()), torch.arange(positions))
-        half = cos_T_D.shape[-1] // 2
-        self._turns_T_1_half = torch.complex(cos_T_D[:, None, :half], sin_T_D[:, None, :half])
+        turns_T_1_half = torch.complex(cos_T_D, sin_T_D)[:, None, : cos_T_D.shape[1] // 2]
+        # Queries and keys are turned, and values, one beside each key, are left as they are.
+        turned_heads = torch.tensor([True] * self._queries + [True, False] * self._keys)[:, None]
+        self._turns_T_heads_half = torch.where(turned_heads, turns_T_1_half, 1)
 
     def begin(self, cache: BlockCache) -> None:
         """Takes over a cache that the model's own forward has filled."""
@@ -54,9 +56,10 @@ class LlamaStep:
         """logits_B_V after these tokens. `mask`, (B, 1, 1, positions), is added to the products of attention."""
         mask = None if mask is None else mask[..., : cache.length + 1]
         x_B_H = self._model.model.embed_tokens(tokens_B)
-        turn_B_1_half = self._turns_T_1_half[positions_B]
+        turns_B_heads_half = self._turns_T_heads_half[positions_B]
         for layer, states in zip(self._layers, cast(list[BlockLayer], cache.layers), strict=True):
-            attended = self._attend(self._times(x_B_H, layer.query_key_value_S_in_out), turn_B_1_half, mask, states)
+            heads = self._times(x_B_H, layer.query_key_value_S_in_out)
+            attended = self._attend(heads, turns_B_heads_half, mask, states)
             x_B_H = _add(x_B_H, attended, layer.output_S_in_out)
             gate, up = self._times(x_B_H, layer.gate_up_S_in_out).chunk(2, 1)
             x_B_H = _add(x_B_H, nn.functional.silu(gate).mul_(up), layer.down_S_in_out)
@@ -67,12 +70,12 @@ class LlamaStep:
         squares_B_1 = torch.linalg.vector_norm(x_B_H, dim=1, keepdim=True).square_()
         return _product(x_B_H * squares_B_1.add_(self._least).rsqrt_(), matrix_S_in_out)
 
-    def _attend(self, joined: Tensor, turn_B_1_half: Tensor, mask: Tensor | None, states: BlockLayer) -> Tensor:
-        heads = joined.unflatten(1, (self._queries + 2 * self._keys, -1))
-        turning, value = heads.split([self._queries + self._keys, self._keys], 1)
-        pairs = torch.view_as_complex(turning.unflatten(2, (-1, 2)))
-        query, key = torch.view_as_real(pairs * turn_B_1_half).flatten(2).split([self._queries, self._keys], 1)
-        keys, values = states.update(key[:, :, None], value[:, :, None])
+    def _attend(self, heads: Tensor, turns_B_heads_half: Tensor, mask: Tensor | None, states: BlockLayer) -> Tensor:
+        """What the query heads find; `heads` are these, and then a key and a value for each key head."""
+        pairs = torch.view_as_complex(heads.view(*turns_B_heads_half.shape, 2))
+        turned = torch.view_as_real(pairs * turns_B_heads_half).flatten(2)
+        query, key_value = turned.split([self._queries, 2 * self._keys], 1)
+        keys, values = states.append(key_value.unflatten(1, (self._keys, 2)).flatten(2))
         # Query heads that share a key head are rows of one product.
         weights = torch.matmul(query.unflatten(1, (self._keys, -1)), keys.mT)
         if mask is not None:
@@ -127,10 +130,11 @@ def _joined(layer: LlamaDecoderLayer, policies: int) -> _Layer | None:
         return None
     q, k, v, output, gate, up, down = found
     heads = (-1, attention.head_dim)
-    q, k = (_paired(each.unflatten(2, heads)).flatten(2) for each in (q * attention.scaling, k))
+    q, k = _paired((q * attention.scaling).unflatten(2, heads)), _paired(k.unflatten(2, heads))
+    key_value = torch.stack([k, v.unflatten(2, heads)], 3)
     root = attention.q_proj.in_features**0.5
     return _Layer(
-        torch.cat([q, k, v], 2) * (layer.input_layernorm.weight * root)[:, None],
+        torch.cat([q.flatten(2), key_value.flatten(2)], 2) * (layer.input_layernorm.weight * root)[:, None],
         output,
         torch.cat([gate, up], 2) * (layer.post_attention_layernorm.weight * root)[:, None],
         down,

@@ -1,16 +1,12 @@
 """Options that all trainers share which hold a transformers model in memory. No torch, as in every entry point."""
 
-import ctypes
 import os
-import sys
 from abc import ABC
 from typing import Literal
 
 from pydantic import PositiveInt
 
 from soarctl.api import Trainer
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 class ModelTrainer(Trainer, ABC):
@@ -42,18 +38,3 @@ def before_torch() -> None:
     # The runtime reads this once, when torch is imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Makes glibc keep what is freed, up to 256 MB, and so take blocks of up to 32 MB from it.
-
-    Otherwise every larger tensor on a CPU is made of pages that the kernel has to fetch and clear anew: two thirds of
-    all page faults of the quickstart, and a tenth of its time.
-    """
-    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # there is none in musl
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, 2**28)
-        mallopt(_M_MMAP_THRESHOLD, 2**25)
