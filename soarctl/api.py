@@ -462,16 +462,17 @@ class Served:
     """Configuration, weights as safetensors, and tokenizer."""
     trust_remote_code: bool
     dtype: str
-    """Of the frozen weights: "float32", "bfloat16" or "float16"."""
+    """Of the weights that compute: "float32", "bfloat16" or "float16"."""
     device: str
     """Type of the trainer's device: "cpu", "cuda"."""
     max_length: int
     """Positions that the model has."""
     eos_ids: tuple[int, ...]
     """Tokens that end a sample; it contains the one that ended it."""
-    adapter: AdapterShape
+    adapter: AdapterShape | None
+    """None where policies are all weights of the model: by their names in it, tied ones once, in fp32."""
     width: int
-    """Policies that will usually be sampled from together."""
+    """Policies that will usually be sampled from together. Of those that are all weights there is one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,8 +507,10 @@ class InferenceEngine(ABC):
         """Takes up new policies and forgets others. No sample is under way while it works.
 
         Args:
-            added: by names that were never used before, so nothing that was computed for an old name fits a new one.
-            removed: names that no request will use again.
+            added: by names that stand for the same weights for ever, so nothing that was computed for an old name
+                fits a new one. The engine copies them before it returns; a policy that is all weights takes the place
+                of the one that was there.
+            removed: names that no request will use, unless they are added again.
         """
 
     @abstractmethod
@@ -539,6 +542,11 @@ class Sampler(Plugin, ABC):
         Raises:
             SamplerError: the engine is not installed, cannot be reached, or cannot serve such a model.
         """
+
+    @property
+    def takes_all_weights(self) -> bool:
+        """Whether policies may be all weights of the model, in place of adapters. May be overridden."""
+        return False
 
     @property
     def repeats(self) -> bool:

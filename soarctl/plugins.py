@@ -71,7 +71,7 @@ def load(kind: type[P], name: str, options: Mapping[str, Any], *, at: Locate | s
     }
     own = {name: value for name, value in options.items() if name not in inner}
     try:
-        return validate(plugin, own, locate(here), locate, under=(here,)).model_copy(update=inner)
+        return validate(plugin, own, locate(here), locate, under=(here,), inner=inner)
     except SoarError:
         raise
     except Exception as error:  # the boundary around a plug-in: its validators may raise anything

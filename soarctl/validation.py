@@ -17,7 +17,14 @@ Locate: TypeAlias = Callable[[str], str]
 M = TypeVar("M", bound=BaseModel)
 
 
-def validate(model: type[M], values: Mapping[str, Any], source: str, at: Locate, under: Key = ()) -> M:
+def validate(
+    model: type[M],
+    values: Mapping[str, Any],
+    source: str,
+    at: Locate,
+    under: Key = (),
+    inner: Mapping[str, BaseModel] | None = None,
+) -> M:
     """The values as an instance of the model. Types are strict: 1 is no text and "1" is no number.
 
     Args:
@@ -26,13 +33,16 @@ def validate(model: type[M], values: Mapping[str, Any], source: str, at: Locate,
         source: what heads a list of several problems.
         at: where a key stands.
         under: the key of the section that the values are in.
+        inner: values of other fields, which are models already.
 
     Raises:
         SpecProblems: with every problem that was found.
     """
     try:
         # The rules for JSON are the right ones: strict, yet a list is good for a tuple and text for a path.
-        return model.model_validate_json(json.dumps(values), strict=True)
+        found = model.model_validate_json(json.dumps(values), strict=True)
+        # Once more, so that the model's own rules see the inner ones too.
+        return model.model_validate(dict(found) | dict(inner), by_name=True) if inner else found
     except ValidationError as error:
         problems = [_problem(found, model, values, at, under) for found in error.errors()]
         raise SpecProblems(problems, source) from None

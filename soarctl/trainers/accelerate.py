@@ -3,10 +3,9 @@
 Options only, and no torch, so that specs are checked in an instant; `engine` does the work.
 """
 
-from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from soarctl.api import Engine, ModelSource, Sampler
-from soarctl.trainers.decoder import DecoderSampler
+from soarctl.api import Engine, ModelSource
 from soarctl.trainers.options import ModelTrainer, before_torch
 
 
@@ -27,14 +26,6 @@ class AccelerateTrainer(ModelTrainer):
     want about ten times as much (Schulman et al. 2025, thinkingmachines.ai/blog/lora)."""
     width: PositiveInt = 16
     """Students trained side by side. More need more memory and change no result beyond rounding."""
-    sampler: SerializeAsAny[Sampler] = DecoderSampler()
-    """Where completions come from: a plug-in with its options. `decoder`: this trainer's own model."""
-    max_logprob_gap: PositiveFloat | None = None
-    """The run stops where an inference engine's log-probs are further than this from the trainer's, on average over
-    the tokens of a policy's canary. By default 1e-4 where the frozen weights are float32, and else 0.05."""
-    importance_cap: PositiveFloat | None = None
-    """Weigh each token of the policy gradient by min(cap, trainer's probability / sampler's): truncated importance
-    sampling, for a sampler that rounds otherwise than the trainer. By default all tokens count alike."""
 
     def load(self, model: ModelSource, seed: int) -> Engine:
         before_torch()

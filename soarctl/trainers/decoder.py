@@ -8,6 +8,10 @@ class DecoderSampler(Sampler):
     and on nothing else."""
 
     @property
+    def takes_all_weights(self) -> bool:
+        return True
+
+    @property
     def repeats(self) -> bool:
         return True
 

@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from soarctl.api import AdapterShape, Engine, Fleet, ModelSource, Optimizer, Policy, Served
+from soarctl.api import AdapterShape, Engine, Fleet, ModelSource, Optimizer, Policy
 from soarctl.trainers.accelerate import AccelerateTrainer
 from soarctl.trainers.adapter_weights import AdapterWeights
 from soarctl.trainers.export import export_adapter, export_merged
 from soarctl.trainers.fleet import ModelFleet
 from soarctl.trainers.fleet_linear import install
 from soarctl.trainers.loaded_model import LoadedModel
-from soarctl.trainers.shipped import Shipped
 
 
 class AccelerateEngine(Engine):
@@ -30,34 +28,8 @@ class AccelerateEngine(Engine):
             scale=trainer.alpha / trainer.rank,
             seed=seed,
         )
-        # Not before it is needed: a policy is exported without an inference engine.
-        shipped = cache(self._attach)
-        self.machinery = self._loaded.machinery(self._adapters, shipped, importance_cap=trainer.importance_cap)
-
-    def _attach(self) -> Shipped | None:
-        trainer, base, machinery = self._trainer, self._loaded.base, self.machinery
-        served = Served(
-            directory=base.directory,
-            trust_remote_code=self._source.trust_remote_code,
-            dtype=str(base.model.dtype).removeprefix("torch."),
-            device=machinery.forward.device.type,
-            max_length=machinery.forward.max_length,
-            eos_ids=tuple(base.eos_ids()),
-            adapter=AdapterShape(trainer.rank, trainer.alpha, tuple(self._adapters.layers)),
-            width=trainer.width,
-        )
-        engine = trainer.sampler.attach(served)
-        if engine is None:
-            return None
-        exact = served.dtype == "float32" and trainer.mixed_precision == "no"
-        return Shipped(
-            engine,
-            base.tokenizer,
-            served.eos_ids,
-            max_length=served.max_length,
-            chat_template=self._source.chat_template,
-            max_gap=trainer.max_logprob_gap or (1e-4 if exact else 0.05),
-        )
+        shape = AdapterShape(trainer.rank, trainer.alpha, tuple(self._adapters.layers))
+        self.machinery = self._loaded.machinery(self._adapters, shape, trainer.width)
 
     @property
     def width(self) -> int:

@@ -108,6 +108,10 @@ class ModelFleet(Fleet):
         gaps_S = (found.gap_S / found.tokens_S).tolist()
         return {s: gaps_S[s] for s in completions_S}
 
+    def lent(self, policy: int) -> Policy:
+        """As `snapshot`, but no copy: it changes when the policy learns."""
+        return self._machinery.weights.lent(self._optimizer.weights_S_P[policy])
+
     def snapshot(self, policy: int) -> Policy:
         return self._machinery.weights.policy(self._optimizer.weights_S_P[policy])
 

@@ -1,18 +1,39 @@
 """The weights of a fleet: S rows of one tensor, seen as tensors by name, and a model that answers with them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from soarctl.api import ModelError, Policy
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Lent(Mapping[str, NDArray[Any]]):
+    """A policy's tensors where they are, on whatever device: an array is copied when it is asked for, and not kept.
+
+    So that all weights of a model need no second room, and need not leave the device for an engine that shares it.
+    """
+
+    def __init__(self, views: Mapping[str, Tensor]) -> None:
+        self.views = views
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.views[name].to("cpu", copy=True).numpy()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.views)
+
+    def __len__(self) -> int:
+        return len(self.views)
 
 
 class FleetWeights(ABC):
@@ -71,10 +92,14 @@ class FleetWeights(ABC):
                 views[name][s] = torch.from_numpy(np.array(array))
         return rows_S_P
 
+    def lent(self, row_P: Tensor) -> Policy:
+        """One row by name, which changes with the row."""
+        views = self.views(row_P.detach().unsqueeze(0))
+        return Policy(Lent({name: view[0] for name, view in views.items()}))
+
     def policy(self, row_P: Tensor) -> Policy:
         """A copy of one row, by name."""
-        views = self.views(row_P.detach().cpu().unsqueeze(0))
-        return Policy({name: view[0].numpy().copy() for name, view in views.items()})
+        return Policy(dict(self.lent(row_P).tensors))
 
 
 def _difference(found: Shapes, expected: Shapes) -> str:

@@ -22,7 +22,7 @@ class FullEngine(Engine):
         self._trainer = trainer
         self._loaded = LoadedModel(trainer, source)
         self._weights = FullWeights(self._loaded.base.model)
-        self.machinery = self._loaded.machinery(self._weights, lambda: None)
+        self.machinery = self._loaded.machinery(self._weights, adapter=None, width=1)
         self._turns = Turns(self.machinery.forward.device)
 
     @property
@@ -35,7 +35,12 @@ class FullEngine(Engine):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return {**self._loaded.facts, "trained_parameters": self._weights.size}
+        sampler = dict(self._trainer.sampler.facts())
+        return {**self._loaded.facts, "trained_parameters": self._weights.size, "sampler": sampler}
+
+    @property
+    def repeats(self) -> bool:
+        return self._trainer.sampler.repeats
 
     def start(self) -> Policy:
         return self._weights.start()

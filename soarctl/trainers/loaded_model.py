@@ -1,14 +1,15 @@
 """A base model on its device, and what samples from and trains through it, by way of accelerate."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from soarctl.api import ModelError, ModelSource
+from soarctl.api import AdapterShape, ModelError, ModelSource, Served
 from soarctl.trainers import model_source
 from soarctl.trainers.decode import Decoder
 from soarctl.trainers.fleet import Machinery
@@ -37,15 +38,13 @@ class LoadedModel:
         self.base = model_source.load(source, getattr(torch, dtype), attention)
         self.base.model.to(device)
 
-    def machinery(
-        self, weights: FleetWeights, shipped: Callable[[], Shipped | None], *, importance_cap: float | None = None
-    ) -> Machinery:
+    def machinery(self, weights: FleetWeights, adapter: AdapterShape | None, width: int) -> Machinery:
         """What fleets of these weights share.
 
         Args:
             weights: of the fleets.
-            shipped: as in `Machinery`.
-            importance_cap: of `PolicyGradient`.
+            adapter: what their policies are, as in `Served`.
+            width: how many of them are sampled from together.
         """
         trainer, base, accelerator = self._trainer, self.base, self._accelerator
         forward = Forward(base.model)
@@ -67,9 +66,37 @@ class LoadedModel:
             tokens=tokens,
             recompute=trainer.gradient_checkpointing,
             autocast=autocast,
-            importance_cap=importance_cap,
+            importance_cap=trainer.importance_cap,
         )
+        # Not before it is needed: a policy is exported without an inference engine.
+        shipped = cache(lambda: self._attach(forward, adapter, width))
         return Machinery(forward, weights, decoder, shipped, gradient, autocast)
+
+    def _attach(self, forward: Forward, adapter: AdapterShape | None, width: int) -> Shipped | None:
+        """What samples in place of the decoder, if the spec names it."""
+        trainer, base = self._trainer, self.base
+        served = Served(
+            directory=base.directory,
+            trust_remote_code=self._source.trust_remote_code,
+            dtype=str(base.model.dtype).removeprefix("torch."),
+            device=forward.device.type,
+            max_length=forward.max_length,
+            eos_ids=tuple(base.eos_ids()),
+            adapter=adapter,
+            width=width,
+        )
+        engine = trainer.sampler.attach(served)
+        if engine is None:
+            return None
+        exact = served.dtype == "float32" and trainer.mixed_precision == "no"
+        return Shipped(
+            engine,
+            base.tokenizer,
+            served.eos_ids,
+            max_length=served.max_length,
+            chat_template=self._source.chat_template,
+            max_gap=trainer.max_logprob_gap or (1e-4 if exact else 0.05),
+        )
 
     @property
     def facts(self) -> Mapping[str, Any]:

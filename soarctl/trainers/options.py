@@ -4,9 +4,10 @@ import os
 from abc import ABC
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt, SerializeAsAny
 
-from soarctl.api import Trainer
+from soarctl.api import Sampler, Trainer
+from soarctl.trainers.decoder import DecoderSampler
 
 
 class ModelTrainer(Trainer, ABC):
@@ -29,6 +30,14 @@ class ModelTrainer(Trainer, ABC):
     """Most sequences sampled at once; halved when memory runs out."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     """Implementation of attention in transformers. `auto`: sdpa where the architecture has it."""
+    sampler: SerializeAsAny[Sampler] = DecoderSampler()
+    """Where completions come from: a plug-in with its options. `decoder`: this trainer's own model."""
+    max_logprob_gap: PositiveFloat | None = None
+    """The run stops where an inference engine's log-probs are further than this from the trainer's, on average over
+    the tokens of a policy's canary. By default 1e-4 where the weights that compute are float32, and else 0.05."""
+    importance_cap: PositiveFloat | None = None
+    """Weigh each token of the policy gradient by min(cap, trainer's probability / sampler's): truncated importance
+    sampling, for a sampler that rounds otherwise than the trainer. By default all tokens count alike."""
 
 
 def before_torch() -> None:

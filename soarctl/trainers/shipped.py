@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -25,6 +26,9 @@ from soarctl.trainers.stops import StopFinder
 # What a canary is: this many samples of a policy, this long.
 CANARY_SAMPLES, CANARY_TOKENS = 2, 16
 
+_held = WeakKeyDictionary[InferenceEngine, dict[str, tuple[str, int]]]()
+"""Fleet and policy of each name that an engine knows. Several runs of a process may find the same engine."""
+
 
 class ShippedFleet(Protocol):
     """What a fleet lets be known of its policies."""
@@ -39,7 +43,9 @@ class ShippedFleet(Protocol):
         """A number for each policy that changes with its weights and never comes back."""
         ...
 
-    def snapshot(self, policy: int) -> Policy: ...
+    def lent(self, policy: int) -> Policy:
+        """One policy's weights as they are now. They change when it learns."""
+        ...
 
     def logprob_gaps(self, completions_S: Mapping[int, Sequence[Completion]], temperature: float) -> dict[int, float]:
         """Mean |sampler - trainer| log-prob per token, as training would compute it, by policy."""
@@ -84,8 +90,7 @@ class Shipped:
         self._engine = engine
         self._tokenizer, self._eos_ids = tokenizer, frozenset(eos_ids)
         self._max_length, self._chat_template, self._max_gap = max_length, chat_template, max_gap
-        self._held = dict[str, tuple[str, int]]()
-        """Fleet and policy of each name that the engine knows."""
+        self._held = _held.setdefault(engine, {})
 
     def sample(self, fleet: ShippedFleet, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """As `Fleet.sample`, but that a sample may depend on those that are drawn beside it.
@@ -123,13 +128,13 @@ class Shipped:
 
     def _sync(self, fleet: ShippedFleet, names: Mapping[int, str]) -> bool:
         """Sends what the engine lacks; False where that is nothing."""
-        added = {name: fleet.snapshot(s) for s, name in names.items() if name not in self._held}
+        added = {name: fleet.lent(s) for s, name in names.items() if name not in self._held}
         if added:
             old = [held for held, (of, s) in self._held.items() if of != fleet.name or names.get(s, held) != held]
             self._engine.update(added, old)
             for name in old:
                 del self._held[name]
-            self._held |= {name: (fleet.name, s) for s, name in names.items()}
+            self._held.update({name: (fleet.name, s) for s, name in names.items()})
         return bool(added)
 
     def _canary(
@@ -152,7 +157,7 @@ class Shipped:
                 f"the sampler answers with other weights than the trainer's for {', '.join(stale)}: in brackets the "
                 f"mean difference of log-probs per token, which may be {self._max_gap:g}",
                 at="trainer.sampler",
-                hint="a stale or wrong adapter; resume the run to start the sampler anew. If sampler and trainer only "
+                hint="stale or wrong weights; resume the run to start the sampler anew. If sampler and trainer only "
                 "round differently, raise trainer.max_logprob_gap",
             )
 

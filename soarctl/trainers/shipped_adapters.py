@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from soarctl.api import Policy, SamplerError, Served
+from soarctl.api import AdapterShape, Policy, SamplerError, Served
 from soarctl.trainers.export import write_adapter
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -17,8 +17,8 @@ SHARED_MEMORY = Path("/dev/shm")
 class AdapterFolder:
     """PEFT adapters of one base model, gone when the process ends."""
 
-    def __init__(self, place: Path | None, model: Served) -> None:
-        self._model = model
+    def __init__(self, place: Path | None, model: Served, shape: AdapterShape) -> None:
+        self._model, self._shape = model, shape
         self._dtype: torch.dtype = getattr(torch, model.dtype)
         if place is None and SHARED_MEMORY.is_dir():
             place = SHARED_MEMORY
@@ -38,7 +38,7 @@ class AdapterFolder:
         # An engine rounds them to the dtype of its weights anyway; rounded here they are half as large.
         tensors = {key: torch.from_numpy(np.array(array)).to(self._dtype) for key, array in policy.tensors.items()}
         try:
-            write_adapter(folder, tensors, self._model.adapter, str(self._model.directory), None)
+            write_adapter(folder, tensors, self._shape, str(self._model.directory), None)
         except OSError as error:
             raise SamplerError(
                 f"cannot write an adapter: {error.strerror or error}",

@@ -1,18 +1,18 @@
-"""vLLM in this process: every policy is a LoRA adapter of one engine, and requests of all of them share its batches."""
+"""vLLM in this process, which is sent the trainer's policies and samples from them."""
 
 import importlib
 import os
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
 from typing import Any
 
 import torch
 
 from soarctl.api import Continuation, InferenceEngine, Policy, Request, SamplerError, Sampling, Served
 from soarctl.trainers.shipped_adapters import AdapterFolder
-from soarctl.trainers.vllm_sampler import VllmSampler, largest_rank
+from soarctl.trainers.vllm_policies import Adapters, AllWeights, Policies
+from soarctl.trainers.vllm_sampler import VllmSampler
 
 _engines = dict[tuple[str, Served], "VllmEngine"]()
 
@@ -26,19 +26,12 @@ def vllm_engine(options: VllmSampler, model: Served) -> "VllmEngine":
 
 
 class VllmEngine(InferenceEngine):
-    """An engine with room for a fleet of adapters.
-
-    Requests always name an adapter: rows without one are wrong where others of their batch have one (vLLM on CPU), so
-    the base model is sent as an adapter too, which is zero.
-    """
+    """An engine with its policies beside or in it."""
 
     def __init__(self, options: VllmSampler, model: Served) -> None:
         self._model = model
-        self._adapters = AdapterFolder(options.adapters, model)
-        self._numbers = count(1)
-        self._held = dict[str, Any]()
-        """vLLM's request for each adapter, by name."""
         self._vllm = _import(options)
+        self._policies = _policies(options, model, self._vllm)
         largest = None if model.max_length == sys.maxsize else model.max_length
         self._max_length = options.max_length or largest
         on_cpu: dict[str, Any] = {}
@@ -57,32 +50,18 @@ class VllmEngine(InferenceEngine):
                 # Of the distribution that is sampled from, temperature and top_p included.
                 logprobs_mode="processed_logprobs",
                 enable_prefix_caching=True,
-                enable_lora=True,
-                max_loras=model.width,
-                max_cpu_loras=2 * model.width,
-                max_lora_rank=largest_rank(model.adapter.rank),
                 max_model_len=self._max_length,
                 max_num_seqs=options.max_sequences,
                 gpu_memory_utilization=options.gpu_memory_utilization,
                 enforce_eager=model.device == "cpu" or not options.cuda_graphs,
                 disable_log_stats=True,
+                **self._policies.options,
                 **on_cpu,
             )
 
     def update(self, added: Mapping[str, Policy], removed: Sequence[str]) -> None:
-        # No request is under way here, so none can be given an adapter that is only half loaded.
-        with _failures("cannot take up an adapter"):
-            for name in removed:
-                self._llm.llm_engine.remove_lora(self._held.pop(name).lora_int_id)
-                self._adapters.forget(name)
-            for name, policy in added.items():
-                path = self._adapters.write(name, policy)
-                # Loading under a known number would serve what was loaded first.
-                request = self._vllm.lora.request.LoRARequest(name, next(self._numbers), str(path))
-                self._llm.llm_engine.add_lora(request)
-                self._held[name] = request
-            # Prompts are cached by adapter, so this frees memory and changes nothing.
-            self._llm.reset_prefix_cache()
+        with _failures("cannot take up a policy"):
+            self._policies.update(self._llm, added, removed)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Continuation]]:
         for request in requests:
@@ -97,10 +76,17 @@ class VllmEngine(InferenceEngine):
             outputs = self._llm.generate(
                 [{"prompt_token_ids": list(request.prompt_ids)} for request in requests],
                 [self._vllm.SamplingParams(**sampling_options(r, sampling, self._model)) for r in requests],
-                lora_request=[self._held[request.policy] for request in requests],
+                lora_request=self._policies.named([request.policy for request in requests]),
                 use_tqdm=False,
             )
         return [[_continuation(sample) for sample in output.outputs] for output in outputs]
+
+
+def _policies(options: VllmSampler, model: Served, vllm: Any) -> Policies:
+    if model.adapter is None:
+        return AllWeights(getattr(torch, model.dtype))
+    folder = AdapterFolder(options.adapters, model, model.adapter)
+    return Adapters(folder, model.adapter, model.width, vllm.lora.request.LoRARequest)
 
 
 def sampling_options(request: Request, sampling: Sampling, model: Served) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from soarctl.api import InferenceEngine, Sampler, Served
+from soarctl.api import InferenceEngine, Sampler, SamplerError, Served
 
 # What vLLM allows as the largest rank of adapters, which its buffers are made for.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -22,10 +22,12 @@ def largest_rank(rank: int) -> int:
 
 
 class VllmSampler(Sampler):
-    """Samples with vLLM, which is sent every version of every policy as an adapter of its own, never merged."""
+    """Samples with vLLM, which is sent every version of every policy: as an adapter of its own, never merged, or as all
+    weights, which take the place of its own."""
 
     url: str | None = Field(default=None, pattern=r"^https?://")
-    """A vLLM server that holds the same base model, such as http://gpu-7:8000; by default an engine in this process."""
+    """A vLLM server that holds the same base model, such as http://gpu-7:8000, for adapters only; by default an engine
+    in this process."""
     adapters: Path | None = None
     """Where adapters are put for vLLM to load: a folder that a server sees under the same name. By default shared
     memory or, where there is none, the temporary folder."""
@@ -42,14 +44,24 @@ class VllmSampler(Sampler):
     timeout: PositiveFloat = 600.0
     """Seconds that a server has for one answer."""
 
+    @property
+    def takes_all_weights(self) -> bool:
+        return self.url is None
+
     def attach(self, model: Served) -> InferenceEngine | None:
         if self.url is None:
             from soarctl.trainers.vllm_engine import vllm_engine
 
             return vllm_engine(self, model)
+        if model.adapter is None:
+            raise SamplerError(
+                "a vLLM server takes adapters only, and the trainer's policies are all weights of the model",
+                at="trainer.sampler.url",
+                hint="leave it out: vLLM in this process takes all weights",
+            )
         from soarctl.trainers.vllm_server import VllmServer
 
-        return VllmServer(self, self.url, model)
+        return VllmServer(self, self.url, model, model.adapter)
 
     def facts(self) -> Mapping[str, Any]:
         if self.url is not None:

@@ -10,7 +10,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
-from soarctl.api import Continuation, InferenceEngine, Policy, Request, SamplerError, Sampling, Served
+from soarctl.api import AdapterShape, Continuation, InferenceEngine, Policy, Request, SamplerError, Sampling, Served
 from soarctl.trainers.shipped_adapters import AdapterFolder
 from soarctl.trainers.vllm_engine import sampling_options
 from soarctl.trainers.vllm_sampler import VllmSampler, largest_rank
@@ -24,12 +24,12 @@ START = (
 class VllmServer(InferenceEngine):
     """A server that sees the folder of adapters under the same name as this machine does."""
 
-    def __init__(self, options: VllmSampler, url: str, model: Served) -> None:
+    def __init__(self, options: VllmSampler, url: str, model: Served, shape: AdapterShape) -> None:
         self._options, self._url, self._model = options, url.rstrip("/").removesuffix("/v1"), model
-        self._adapters = AdapterFolder(options.adapters, model)
+        self._adapters = AdapterFolder(options.adapters, model, shape)
         # Runs that share a server, and one that starts again, must not find each other's adapters.
         self._run = secrets.token_hex(4)
-        self._start = START.format(width=model.width, rank=largest_rank(model.adapter.rank), dtype=model.dtype)
+        self._start = START.format(width=model.width, rank=largest_rank(shape.rank), dtype=model.dtype)
         self._ask("/v1/models", None)
 
     def update(self, added: Mapping[str, Policy], removed: Sequence[str]) -> None:

@@ -177,6 +177,18 @@ def test_an_inner_plug_in_is_refused_where_it_stands() -> None:
     assert sampler_error([1]) == "trainer.sampler.plugin: expected text, found [1]"
 
 
+def test_a_plug_in_is_told_of_the_one_within_it_before_anything_is_loaded() -> None:
+    sampler = {"plugin": "vllm", "url": "http://gpu-7:8000"}
+    assert plugins.load(Trainer, "accelerate", {"sampler": sampler})
+    assert plugins.load(Trainer, "full", {"sampler": "vllm"})
+    with pytest.raises(SoarError) as caught:
+        plugins.load(Trainer, "full", {"sampler": sampler})
+    assert str(caught.value).startswith(
+        "trainer.sampler: with these options the sampler takes adapters only, and this trainer's policies are all "
+        "weights of the model: let vllm run in this process, without a url, or train adapters with plugin: accelerate"
+    )
+
+
 def test_the_options_of_an_inner_plug_in_are_written_with_its_name(install: Install) -> None:
     source = (
         "from soarctl.api import Sampler\n"

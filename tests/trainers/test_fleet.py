@@ -157,6 +157,12 @@ def test_truncated_importance_weights_are_those_of_the_definition(
     compare_with_the_definition(engine, models["llama"], [[*graded(rng, 5), *related(rng, 16)]], KL, cap)
 
 
+def test_all_weights_have_truncated_importance_weights_too(load_full: LoadFull, models: dict[str, str]) -> None:
+    rng = np.random.default_rng(0)
+    engine = load_full(importance_cap=0.5)
+    compare_with_the_definition(engine, models["llama"], [[*graded(rng, 5), *related(rng, 16)]], KL, 0.5)
+
+
 @pytest.mark.parametrize(("architecture", "packs"), [("mistral", True), ("gemma2", False)])
 def test_models_with_attention_windows_get_the_same_gradient(
     architecture: str, packs: bool, load: Load, models: dict[str, str]

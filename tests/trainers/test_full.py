@@ -81,6 +81,18 @@ def test_a_policy_in_a_fleet_of_three_takes_exactly_the_steps_it_takes_alone(ful
     assert not same(three.snapshot(0), starts[0])
 
 
+def test_lent_weights_are_those_of_now_and_a_snapshot_those_of_then(full: Engine) -> None:
+    fleet = full.fleet([noisy(full.start(), 0)], KL)
+    [policy] = fleet._policies_S
+    lent, then = policy.lent(0), fleet.snapshot(0)
+    assert len(lent.tensors) == len(then.tensors)
+    assert same(lent, then)
+    drawn = draw(fleet, 0, 0)
+    fleet.reinforce([[GradedSample(c, (-1.0) ** i) for i, c in enumerate(drawn)]])
+    assert same(lent, fleet.snapshot(0))
+    assert not same(lent, then)
+
+
 def test_fleets_that_take_turns_in_one_model_do_what_they_do_in_their_own(load_full: LoadFull) -> None:
     shared, ours, theirs = load_full(), load_full(), load_full()
     teacher, student = (shared.fleet([noisy(shared.start(), s)], KL) for s in range(2))

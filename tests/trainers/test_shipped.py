@@ -35,8 +35,11 @@ from soarctl.api import (
 )
 from soarctl.trainers.accelerate import AccelerateTrainer
 from soarctl.trainers.engine import AccelerateEngine
+from soarctl.trainers.full import FullTrainer
+from soarctl.trainers.full_engine import FullEngine
 
 Load = Callable[..., AccelerateEngine]
+LoadFull = Callable[..., FullEngine]
 PROMPTS = ("soar", "a few words:", "x")
 GREEDY = Sampling(20, temperature=0.0)
 
@@ -50,14 +53,17 @@ class SecondCopy(InferenceEngine):
         self.updates: list[tuple[list[str], list[str]]] = []
 
     @cached_property
-    def engine(self) -> AccelerateEngine:
+    def engine(self) -> AccelerateEngine | FullEngine:
         class Source:
             base, revision = str(self._model.directory), None
             chat_template = trust_remote_code = False
 
         shape = self._model.adapter
-        engine = AccelerateTrainer(device="cpu", rank=shape.rank, alpha=shape.alpha).load(Source(), seed=0)
-        assert isinstance(engine, AccelerateEngine)
+        if shape is None:
+            engine = FullTrainer(device="cpu").load(Source(), seed=0)
+        else:
+            engine = AccelerateTrainer(device="cpu", rank=shape.rank, alpha=shape.alpha).load(Source(), seed=0)
+        assert isinstance(engine, AccelerateEngine | FullEngine)
         return engine
 
     def update(self, added: Mapping[str, Policy], removed: Sequence[str]) -> None:
@@ -93,8 +99,16 @@ class CopySampler(Sampler):
     """Stops at stop strings."""
     early: int | None = None
     """Ends continuations after this many tokens for no reason."""
+    shared: bool = False
+    """Finds the engine that was attached last."""
+
+    @property
+    def takes_all_weights(self) -> bool:
+        return True
 
     def attach(self, model: Served) -> InferenceEngine:
+        if self.shared:
+            return attached[-1]
         attached.append(SecondCopy(model, stale=self.stale, stops=self.stops, early=self.early))
         return attached[-1]
 
@@ -108,12 +122,18 @@ def shipping(load: Load) -> Callable[..., AccelerateEngine]:
     return lambda trainer=None, **options: load(rank=4, alpha=8, sampler=CopySampler(**options), **trainer or {})
 
 
+@pytest.fixture
+def shipping_all(load_full: LoadFull) -> Callable[..., FullEngine]:
+    """The same for all weights."""
+    return lambda trainer=None, **options: load_full(sampler=CopySampler(**options), **trainer or {})
+
+
 def noisy(policy: Policy, seed: int) -> Policy:
     rng = np.random.default_rng(seed)
     return Policy({k: (v + 0.1 * rng.standard_normal(v.shape)).astype(np.float32) for k, v in policy.tensors.items()})
 
 
-def two(engine: AccelerateEngine, lr: float = 0.01) -> Fleet:
+def two(engine: AccelerateEngine | FullEngine, lr: float = 0.01) -> Fleet:
     return engine.fleet([engine.start(), noisy(engine.start(), 1)], Optimizer(lr=lr))
 
 
@@ -168,6 +188,71 @@ def test_a_version_is_sent_once_and_its_predecessor_forgotten(shipping: Load) ->
         ([f"{one}.policy1.version1"], [f"{one}.policy1.version0"]),
         ([f"{two_}.policy0.version0"], [f"{one}.policy0.version0", f"{one}.policy1.version1"]),
     ]
+
+
+def test_runs_that_find_the_same_engine_send_it_what_the_other_one_replaced(shipping: Load) -> None:
+    one, other = (two(shipping(shared=shared)) for shared in (False, True))
+    for fleet in (one, other, one):
+        fleet.sample(asked(policies=[0]), GREEDY)
+    of_one, of_other = (f"{fleet.name}.policy0.version0" for fleet in (one, other))
+    assert attached[-1].updates == [([of_one], []), ([of_other], [of_one]), ([of_one], [of_other])]
+
+
+def test_all_weights_are_sent_of_one_policy_at_a_time(shipping_all: LoadFull) -> None:
+    engine = shipping_all()
+    fleet = two(engine, lr=1e-3)
+    groups = fleet.sample(asked(), Sampling(20))
+    stats_S = fleet.reinforce([[], graded(groups[3:])])
+    assert 0 < stats_S[1].logprob_gap < 1e-5
+    fleet.sample(asked(policies=[1]), GREEDY)
+    fleet.sample(asked(policies=[1]), GREEDY)
+    one, other = (policy.name for policy in fleet._policies_S)
+    assert attached[-1].updates == [
+        ([f"{one}.policy0.version0"], []),
+        ([f"{other}.policy0.version0"], [f"{one}.policy0.version0"]),
+        ([f"{other}.policy0.version1"], [f"{other}.policy0.version0"]),
+    ]
+    assert engine.facts["sampler"] == {}
+    assert not engine.repeats
+
+
+def test_all_weights_through_an_engine_are_sampled_from_as_by_the_decoder(
+    full: FullEngine, shipping_all: LoadFull
+) -> None:
+    ours, theirs = two(full).sample(asked(), GREEDY), two(shipping_all()).sample(asked(), GREEDY)
+    for one, other in zip((c for g in ours for c in g), (c for g in theirs for c in g), strict=True):
+        assert replace(other, logprobs=one.logprobs) == one
+        assert other.logprobs == pytest.approx(one.logprobs, abs=1e-5)
+
+
+def test_all_weights_that_stayed_behind_stop_the_run_and_are_named(shipping_all: LoadFull) -> None:
+    fleet = two(shipping_all(stale=True), lr=1e-3)
+    groups = fleet.sample(asked(policies=[1]), Sampling(20))
+    fleet.reinforce([[], graded(groups)])
+    with pytest.raises(SamplerError) as caught:
+        fleet.sample(asked(policies=[1]), Sampling(20))
+    assert f"other weights than the trainer's for {fleet._policies_S[1].name}.policy0.version1 (" in str(caught.value)
+
+
+def test_a_server_refuses_all_weights(tmp_path: Path) -> None:
+    from soarctl.trainers.vllm_sampler import VllmSampler
+
+    served = Served(
+        directory=tmp_path,
+        trust_remote_code=False,
+        dtype="float32",
+        device="cpu",
+        max_length=64,
+        eos_ids=(1,),
+        adapter=None,
+        width=1,
+    )
+    with pytest.raises(SamplerError) as caught:
+        VllmSampler(url="http://127.0.0.1:9").attach(served)
+    assert str(caught.value) == (
+        "trainer.sampler.url: a vLLM server takes adapters only, and the trainer's policies are all weights of the "
+        "model\n  leave it out: vLLM in this process takes all weights"
+    )
 
 
 def test_shares_of_a_request_are_other_samples(shipping: Load) -> None:
@@ -253,11 +338,12 @@ def test_adapters_are_gone_from_the_disk_when_they_are_forgotten(load: Load, tmp
         adapter=AdapterShape(4, 8.0, tuple({name.rpartition(".")[0] for name in start.tensors})),
         width=1,
     )
-    folder = AdapterFolder(tmp_path, served)
+    assert served.adapter
+    folder = AdapterFolder(tmp_path, served, served.adapter)
     at = folder.write("one", start)
     with safe_open(at / "adapter_model.safetensors", "pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
     folder.forget("one")
     assert not at.exists()
     with pytest.raises(SamplerError, match="cannot make a folder for adapters in /nowhere: No such file"):
-        AdapterFolder(Path("/nowhere"), served)
+        AdapterFolder(Path("/nowhere"), served, served.adapter)

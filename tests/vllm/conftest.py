@@ -1,5 +1,7 @@
 """The letters model as vLLM on a CPU takes it, and defects that can be planted."""
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from soarctl.api import (
     Continuation,
@@ -43,8 +46,22 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(directory)
 
 
+@pytest.fixture(scope="session")
+def tied(letters: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same with its embeddings as its head, and with positions for prompts of several blocks of vLLM's cache."""
+    directory = tmp_path_factory.mktemp("tied") / "model"
+    shutil.copytree(letters, directory)
+    config = json.loads((directory / "config.json").read_text())
+    config |= {"tie_word_embeddings": True, "max_position_embeddings": 512}
+    (directory / "config.json").write_text(json.dumps(config))
+    weights = load_file(directory / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return str(directory)
+
+
 class Through(InferenceEngine):
-    """vLLM's engine, with a defect where a test asks for it."""
+    """vLLM's engine with adapters, with a defect where a test asks for it."""
 
     def __init__(self, engine: Any, defect: str) -> None:
         self.engine, self._defect = engine, defect
@@ -55,23 +72,48 @@ class Through(InferenceEngine):
         self.engine.update({name: p for name, p in added.items() if not self._first(name)}, ())
         for name, policy in added.items():
             if first := self._first(name):
-                self.engine._adapters.write(first, policy)
-                self.engine._llm.llm_engine.add_lora(self.engine._held[first])
+                self.engine._policies._folder.write(first, policy)
+                self.engine._llm.llm_engine.add_lora(self.engine._policies._held[first])
                 self._alias[name] = first
 
     def _first(self, name: str) -> str | None:
         first = f"{name.rpartition('.version')[0]}.version0"
-        return first if self._defect == "one name" and first in self.engine._held else None
+        return first if self._defect == "one name" and first in self.engine._policies._held else None
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Continuation]]:
         """`bare base`: the first policy of a fleet is asked for without an adapter."""
-        held = self.engine._held
+        policies = self.engine._policies
+        held = policies._held
         bare = {r.policy: None for r in requests if self._defect == "bare base" and ".policy0." in r.policy}
-        self.engine._held = held | {name: held[first] for name, first in self._alias.items()} | bare
+        policies._held = held | {name: held[first] for name, first in self._alias.items()} | bare
         try:
             return self.engine.generate(requests, sampling)
         finally:
-            self.engine._held = held
+            policies._held = held
+
+
+class Behind(InferenceEngine):
+    """vLLM's engine with all weights, of which something stays as it was before the last update."""
+
+    def __init__(self, engine: Any, defect: str) -> None:
+        self.engine, self._defect = engine, defect
+
+    def update(self, added: Mapping[str, Policy], removed: Sequence[str]) -> None:
+        """`old weights`: only their name is a new one. `old cache`: prompts are not read anew."""
+        policies, llm = self.engine._policies, self.engine._llm
+        if self._defect == "old weights" and policies._held in removed:
+            [policies._held] = added
+            llm.reset_prefix_cache()
+            return
+        if self._defect == "old cache":
+            llm.reset_prefix_cache = lambda: True
+        try:
+            self.engine.update(added, removed)
+        finally:
+            vars(llm).pop("reset_prefix_cache", None)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Continuation]]:
+        return self.engine.generate(requests, sampling)
 
 
 class Planted(Sampler):
@@ -79,10 +121,15 @@ class Planted(Sampler):
 
     defect: str = ""
 
+    @property
+    def takes_all_weights(self) -> bool:
+        return True
+
     def attach(self, model: Served) -> InferenceEngine:
         from soarctl.trainers.vllm_sampler import VllmSampler
 
-        return Through(VllmSampler().attach(model), self.defect)
+        engine = VllmSampler().attach(model)
+        return Behind(engine, self.defect) if model.adapter is None else Through(engine, self.defect)
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +140,25 @@ def load(letters: str) -> Callable[..., Any]:
     def load(defect: str | None = "") -> Any:
         sampler = {} if defect is None else {"sampler": Planted(defect=defect)}
         return AccelerateTrainer(rank=8, width=WIDTH, device="cpu", **sampler).load(Source(letters), seed=0)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def load_full(letters: str, tied: str) -> Callable[..., Any]:
+    """`load_full("letters" or "tied", defect)`: an engine that trains all weights and samples through vLLM, with
+    `sampler="decoder"` by itself."""
+    from soarctl.api import Trainer
+    from soarctl.plugins import load as load_plugin
+
+    def load(base: str = "letters", defect: str = "", sampler: str = "vllm") -> Any:
+        if defect:
+            from soarctl.trainers.full import FullTrainer
+
+            trainer: Any = FullTrainer(device="cpu", sampler=Planted(defect=defect))
+        else:
+            trainer = load_plugin(Trainer, "full", {"device": "cpu", "sampler": sampler})
+        return trainer.load(Source({"letters": letters, "tied": tied}[base]), seed=0)
 
     return load
 

@@ -139,7 +139,7 @@ def test_what_does_not_fit_into_the_engine_is_an_error_that_says_so(load: Callab
     engine.fleet([engine.start()], OPTIMIZER).sample(asked([0], 1), Sampling(2))
     vllm = engine.machinery.shipped()._engine.engine
     with pytest.raises(SamplerError, match="a prompt of 100 tokens and 100 to come are more than 128"):
-        vllm.generate([Request(next(iter(vllm._held)), (5,) * 100, 1, 100, 0)], Sampling(100))
+        vllm.generate([Request(next(iter(vllm._policies._held)), (5,) * 100, 1, 100, 0)], Sampling(100))
 
 
 def test_a_trainer_that_samples_through_vllm_keeps_its_promises(letters: str) -> None:
