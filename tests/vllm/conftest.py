@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from soarctl.api import (
@@ -58,6 +59,30 @@ def tied(letters: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     del weights["lm_head.weight"]
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     return str(directory)
+
+
+@pytest.fixture(scope="session")
+def bases(letters: str, tied: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Models by name: two that know letters, and random ones of other architectures."""
+    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
+
+    sizes = {"vocab_size": 67, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 32}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128}
+    same = sizes | heads | {"initializer_range": 0.3, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    configs = {
+        "biased": LlamaConfig(attention_bias=True, mlp_bias=True, **same),
+        "qwen3": Qwen3Config(tie_word_embeddings=True, **same),
+    }
+    directories = {"letters": letters, "tied": tied}
+    for name, config in configs.items():
+        directory = tmp_path_factory.mktemp(name)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+        for path in Path(letters).glob("tokenizer*"):
+            shutil.copy(path, directory)
+        directories[name] = str(directory)
+    return directories
 
 
 class Through(InferenceEngine):
@@ -145,8 +170,8 @@ def load(letters: str) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def load_full(letters: str, tied: str) -> Callable[..., Any]:
-    """`load_full("letters" or "tied", defect)`: an engine that trains all weights and samples through vLLM, with
+def load_full(bases: dict[str, str]) -> Callable[..., Any]:
+    """`load_full("letters", defect)`, or another base: an engine that trains all weights and samples through vLLM, with
     `sampler="decoder"` by itself."""
     from soarctl.api import Trainer
     from soarctl.plugins import load as load_plugin
@@ -158,7 +183,7 @@ def load_full(letters: str, tied: str) -> Callable[..., Any]:
             trainer: Any = FullTrainer(device="cpu", sampler=Planted(defect=defect))
         else:
             trainer = load_plugin(Trainer, "full", {"device": "cpu", "sampler": sampler})
-        return trainer.load(Source({"letters": letters, "tied": tied}[base]), seed=0)
+        return trainer.load(Source(bases[base]), seed=0)
 
     return load
 

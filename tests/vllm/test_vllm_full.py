@@ -51,8 +51,9 @@ def texts(fleet: Fleet, policies: Sequence[int] = (0,)) -> list[str]:
     return [group[0].text for group in fleet.sample(asked(policies), GREEDY)]
 
 
-@pytest.mark.parametrize("base", ["letters", "tied"])
-@pytest.mark.parametrize("temperature", [0.7, 1.0])
+@pytest.mark.parametrize(
+    ("base", "temperature"), [("letters", 1.0), ("letters", 0.7), ("tied", 1.0), ("qwen3", 1.0), ("biased", 1.0)]
+)
 def test_after_every_update_log_probs_are_those_of_the_trainer(base: str, temperature: float, load_full: Load) -> None:
     engine = load_full(base)
     fleet = engine.fleet([engine.start()], replace(OPTIMIZER, temperature=temperature))
