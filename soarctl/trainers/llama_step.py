@@ -102,7 +102,7 @@ def llama_step(model: PreTrainedModel, policies: int, positions: int) -> LlamaSt
 
 
 def _plain(model: PreTrainedModel) -> bool:
-    """Whether it is a Llama of the usual kind, in fp32 on a CPU."""
+    """Whether it is a Llama of the usual kind, in fp32 on a CPU, and nobody looks on or has put another forward in."""
     config = model.config
     return (
         type(model) is LlamaForCausalLM
@@ -112,7 +112,13 @@ def _plain(model: PreTrainedModel) -> bool:
         and not (config.attention_bias or config.mlp_bias)
         and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")
         and not torch.is_autocast_enabled("cpu")
+        and "forward" not in vars(model)
+        and not any(_hooked(module) for module in model.modules())
     )
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)  # pyright: ignore[reportPrivateUsage]
 
 
 def _joined(layer: LlamaDecoderLayer, policies: int) -> _Layer | None:

@@ -85,6 +85,16 @@ def test_other_models_keep_their_own_forward(models: dict[str, Path]) -> None:
     assert llama_step(llama(), LARGEST // numbers + 1, 20) is None
 
 
+def test_a_forward_that_is_hooked_or_replaced_is_not_gone_around() -> None:
+    model = llama()
+    hook = model.model.layers[0].mlp.register_forward_hook(lambda *_: None)
+    assert llama_step(model, 1, 20) is None
+    hook.remove()
+    assert llama_step(model, 1, 20)
+    model.forward = lambda **_: None
+    assert llama_step(model, 1, 20) is None
+
+
 def test_adapters_that_are_not_merged_keep_the_models_own_forward() -> None:
     model = llama()
     layers = install(model, ["q_proj"])
