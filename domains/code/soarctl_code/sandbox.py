@@ -26,7 +26,7 @@ class Sandbox(BaseModel):
     tier: Literal["auto"] | tiers.Tier = "auto"
     """Kind of jail; `auto` takes the strongest that holds on this machine. `soarctl doctor` shows them."""
     min_tier: Literal["namespace", "landlock", "seccomp", "command"] = "seccomp"
-    """Refuse to run anything in a weaker one."""
+    """Refuse to run anything in a weaker one; `wasm` counts as much as `seccomp`."""
     command: tuple[str, ...] = ()
     """For the tier `command`: what to put before the fork server's command line, such as bwrap with its arguments."""
     unsafe: Literal["I let untrusted programs run on this machine WITHOUT ISOLATION"] | None = None

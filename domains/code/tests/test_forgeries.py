@@ -66,19 +66,22 @@ def test_no_object_is_equal_to_plain_data_by_its_own_word(pool: Pool, liar: str)
     assert found(pool, program, asking("assert solve(7) == 49")).word != "passed"
 
 
-FRAME = "import json, os\ndef frame(v):\n    b = json.dumps(v).encode()\n    return len(b).to_bytes(4, 'little') + b\n"
+FRAME = (
+    "import json, os\nfrom soarctl_code.jail.wire import RESULT\n"
+    "def frame(v):\n    b = json.dumps(v).encode()\n    return len(b).to_bytes(4, 'little') + b\n"
+)
 FORGERIES = {
-    "answers before the real ones": f"{FRAME}os.write(3, frame(['value', True]) * 9)\ndef solve(x): return 0\n",
-    "a judge's report": f"{FRAME}os.write(3, frame(['verdicts', '', [['passed', '']]]))\ndef solve(x): return 0\n",
+    "answers before the real ones": f"{FRAME}os.write(RESULT, frame(['value', True]) * 9)\ndef solve(x): return 0\n",
+    "a judge's report": f"{FRAME}os.write(RESULT, frame(['verdicts', '', [['passed', '']]]))\ndef solve(x): return 0\n",
     "a report on every descriptor": (
         f"{FRAME}lies = (['value', True], ['verdicts', '', [['passed', '']]], ['ready', '1'])\n"
         "for fd in range(256):\n    for v in lies:\n"
         "        try: os.write(fd, frame(v))\n        except OSError: pass\ndef solve(x): return 0\n"
     ),
-    "a new beginning": f"{FRAME}os.write(3, frame(['ready', '0x1']))\ndef solve(x): return 0\n",
-    "a fault of the sandbox": f"{FRAME}os.write(3, frame(['fault', 'try again']))\ndef solve(x): return 0\n",
+    "a new beginning": f"{FRAME}os.write(RESULT, frame(['ready', '0x1']))\ndef solve(x): return 0\n",
+    "a fault of the sandbox": f"{FRAME}os.write(RESULT, frame(['fault', 'try again']))\ndef solve(x): return 0\n",
     "brackets without end": (
-        "import os\nos.write(3, (900000).to_bytes(4, 'little') + b'[' * 900000)\ndef solve(x): return 0\n"
+        f"{FRAME}os.write(RESULT, (900000).to_bytes(4, 'little') + b'[' * 900000)\ndef solve(x): return 0\n"
     ),
     "every descriptor closed": "import os\nos.closerange(0, 256)\ndef solve(x): return 49\n",
     "a success that ends all": "import os\ndef solve(x): os._exit(0)\n",
@@ -111,7 +114,7 @@ def test_what_a_program_writes_closes_or_patches_makes_no_pass(pool: Pool, forge
 def test_a_report_that_hostile_tests_forge_is_an_invalid_test_and_no_crash(pool: Pool, verdicts: str) -> None:
     code = (
         f"import gc\n{FRAME}token = next(o for o in gc.get_objects() if type(o).__name__ == 'Judge').token\n"
-        f"os.write(3, frame(['verdicts', token, {verdicts}]))\nos._exit(0)"
+        f"os.write(RESULT, frame(['verdicts', token, {verdicts}]))\nos._exit(0)"
     )
     assert found(pool, SQUARE, asking(code)).word == "invalid_test"
 
@@ -141,6 +144,8 @@ def test_a_signal_of_its_own_making_is_no_timeout(pool: Pool) -> None:
 
 
 def test_reading_ones_limits_is_allowed(pool: Pool) -> None:
+    if pool.tier == "wasm":
+        pytest.skip("there is no module for limits")
     program = "import resource\ndef solve(x): return 49 if resource.getrlimit(resource.RLIMIT_CPU)[0] > 0 else 0\n"
     assert found(pool, program).word == "passed"
 
@@ -218,6 +223,8 @@ ESCAPES = {
 
 @pytest.mark.skipif(confine.ARCH != "x86_64", reason="the numbers are those of x86-64")
 def test_calls_that_lead_out_are_refused(pool: Pool) -> None:
+    if pool.tier == "wasm":
+        pytest.skip("there are no system calls; what there is instead is in test_wasi.py")
     program = (
         "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\ndef solve(calls):\n    allowed = []\n"
         "    for name, number in calls.items():\n        ctypes.set_errno(0)\n"
@@ -232,7 +239,7 @@ def test_calls_that_lead_out_are_refused(pool: Pool) -> None:
 
 def test_what_other_processes_hold_open_cannot_be_opened(pool: Pool) -> None:
     program = (
-        "import os\ndef solve(pids):\n    opened = []\n    for pid in [*pids, os.getppid()]:\n"
+        "import os\ndef solve(pids):\n    opened = []\n    for pid in [*pids, getattr(os, 'getppid', int)()]:\n"
         "        for name in ['mem', 'maps', 'environ', *(f'fd/{n}' for n in range(64))]:\n"
         "            try:\n                os.close(os.open(f'/proc/{pid}/{name}', os.O_RDONLY | os.O_NONBLOCK))\n"
         "                opened.append(f'{pid} {name}')\n            except OSError: pass\n    return opened\n"
@@ -244,6 +251,8 @@ def test_what_other_processes_hold_open_cannot_be_opened(pool: Pool) -> None:
 
 def test_a_forked_child_is_a_whole_interpreter(pool: Pool) -> None:
     """The server forks without Python's own hooks; what they would have done is done, or is not needed."""
+    if pool.tier == "wasm":
+        pytest.skip("there are no threads and no signals")
     program = (
         "import os, random, signal, tempfile, threading, time\ndef solve(x):\n"
         "    ran = []\n    t = threading.Thread(target=lambda: ran.append(threading.get_native_id()))\n"

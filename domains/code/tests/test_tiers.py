@@ -23,6 +23,10 @@ def test_the_strongest_tier_that_holds_is_taken(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tiers, "inspect_tier", lambda tier, *_: report(tier, tier != "namespace"))
     assert tiers.choose("auto", "seccomp", "", ()).tier == "landlock"
     assert tiers.choose("seccomp", "seccomp", "", ()).tier == "seccomp"
+    monkeypatch.setattr(tiers, "inspect_tier", lambda tier, *_: report(tier, tier in ("wasm", "command", "unsafe")))
+    assert tiers.choose("auto", "seccomp", "", ()).tier == "wasm"
+    with pytest.raises(tiers.SandboxRefused, match='no sandbox of at least min_tier "landlock"'):
+        tiers.choose("auto", "landlock", "", ())
 
 
 def test_where_no_tier_holds_the_run_is_refused_with_its_own_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +37,7 @@ def test_where_no_tier_holds_the_run_is_refused_with_its_own_exit_code(monkeypat
     assert str(refused.value).startswith(
         'domain.sandbox: no sandbox of at least min_tier "seccomp" works on this machine, so no program was started\n'
         "  namespace: the kernel has none\n  landlock: the kernel has none\n  seccomp: the kernel has none\n"
+        "  wasm: the kernel has none\n"
     )
 
 
@@ -74,7 +79,8 @@ def test_doctor_is_told_every_tier_every_probe_and_what_programs_run_in() -> Non
     assert found["sandbox"].problem is None
     for tier in tiers.ISOLATING:
         if tiers.inspect_tier(tier).usable:
-            assert f"{tier} refused (PermissionError)" in found["probe: sending a datagram"].found
+            refusal = "OSError" if tier == "wasm" else "PermissionError"
+            assert f"{tier} refused ({refusal})" in found["probe: sending a datagram"].found
 
 
 def test_the_probes_notice_a_jail_that_holds_nothing() -> None:

@@ -6,11 +6,9 @@ writes on its pipe is only ever taken for answers, so it has nothing to gain fro
 """
 
 import atexit
-import importlib
 import marshal
 import os
 import random
-import signal
 import sys
 import threading
 import traceback
@@ -32,14 +30,24 @@ class Confine(Protocol):
 
 def serve_job(confine: Confine) -> NoReturn:
     """Reads the job, confines this process and does what the job says."""
-    job = read_job()
+    job = marshal.loads(read_job())
+    begin(job, confine)
+    do(job)
+
+
+def begin(job: dict[str, Any], confine: Confine) -> None:
+    """Confines this process as the job wants it and says so, or why that fails."""
     try:
         pid = confine(job["limits"], scratch=job["role"] == "candidate")
     except BaseException as error:
         wire.send(RESULT, ["fault", f"{type(error).__name__}: {error}"[:500]])
         end(70)
-    random.seed(job["seed"])
     os.write(RESULT, wire.framed(b'["ready","%x"]' % pid))
+
+
+def do(job: dict[str, Any]) -> NoReturn:
+    """Does what the job says, in a process that is confined."""
+    random.seed(job["seed"])
     try:
         if job["role"] == "judge":
             Judge(job).run()
@@ -51,12 +59,12 @@ def serve_job(confine: Confine) -> NoReturn:
     end(0)
 
 
-def read_job() -> dict[str, Any]:
-    """The job comes from the supervisor, which is trusted; JSON would take three times as long to read."""
+def read_job() -> bytes:
+    """The job comes from the supervisor, which is trusted; as JSON it would take three times as long to read."""
     size = os.fstat(JOB).st_size
     data = os.pread(JOB, size, 0)
     os.close(JOB)
-    return marshal.loads(data)
+    return data
 
 
 class Candidate:
@@ -287,14 +295,3 @@ def raised_explicitly(error: BaseException) -> bool:
         return False
     operations = {i.offset: i.opname for i in dis.get_instructions(step.tb_frame.f_code)}
     return operations.get(step.tb_lasti) == "RAISE_VARARGS"
-
-
-# Without the enumerations of the signal module, which cost more than the call.
-set_handler: Callable[[int, int], object] = importlib.import_module("_signal").signal
-CHILD_ENDED, DEFAULT = int(signal.SIGCHLD), int(signal.SIG_DFL)
-
-
-def default_signals() -> None:
-    """Undoes what the server set up for itself."""
-    signal.set_wakeup_fd(-1)
-    set_handler(CHILD_ENDED, DEFAULT)

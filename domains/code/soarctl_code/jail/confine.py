@@ -191,15 +191,16 @@ def drop_privileges() -> None:
     prctl(PR_SET_DUMPABLE, 0)
 
 
-def set_limits(limits: dict[str, int], mapped: int) -> None:
+def set_limits(limits: dict[str, int], mapped: int, *, data: bool = False) -> None:
     """Resource limits of one run.
 
     Args:
         limits: `memory` in bytes beyond `mapped`, `cpu` in whole seconds, `file` in bytes, `descriptors`.
         mapped: bytes of address space that the warm interpreter takes up by itself.
+        data: count writable memory only, where much more is reserved than used.
     """
     for kind, value in (
-        (resource.RLIMIT_AS, mapped + limits["memory"]),
+        (resource.RLIMIT_DATA if data else resource.RLIMIT_AS, mapped + limits["memory"]),
         (resource.RLIMIT_FSIZE, limits["file"]),
         (resource.RLIMIT_NOFILE, limits["descriptors"]),
         (resource.RLIMIT_CORE, 0),
@@ -210,10 +211,10 @@ def set_limits(limits: dict[str, int], mapped: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu"], limits["cpu"] + 1))
 
 
-def mapped_bytes() -> int:
-    """Address space in use by this process."""
+def mapped_bytes(*, data: bool = False) -> int:
+    """Address space in use by this process, or only its private writable memory."""
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+        return int(file.read().split()[5 if data else 0]) * resource.getpagesize()
 
 
 # --- Namespaces --------------------------------------------------------------------------------------------------

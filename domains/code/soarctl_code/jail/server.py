@@ -10,45 +10,46 @@ After a fork every page that either side writes to is copied, and reference coun
 path of a run touches little: no signal wrappers, no JSON, and no work twice.
 """
 
-import builtins
 import ctypes
+import fcntl
 import gc
 import importlib
-import io
+import marshal
 import os
 import resource
 import select
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from soarctl_code.jail import child, confine
+from soarctl_code.jail import child, confine, interpreter
 
-# Imported once, so that programs find them at once; in the seccomp tier, which refuses all paths, these are all.
-USUAL = [
-    "__future__", "abc", "array", "bisect", "builtins", "cmath", "collections", "collections.abc", "copy",
-    "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json",
-    "math", "numbers", "operator", "random", "re", "statistics", "string", "struct", "sys", "textwrap",
-    "threading", "time", "traceback", "types", "typing",
-]  # fmt: skip
-ALL = [
-    "_strptime", "argparse", "ast", "base64", "binascii", "calendar", "codecs", "colorsys", "concurrent.futures",
-    "concurrent.futures.thread", "contextlib", "cProfile", "csv", "ctypes", "difflib", "dis", "encodings.ascii",
-    "encodings.idna", "encodings.latin_1", "encodings.utf_16", "encodings.utf_32", "fileinput", "fnmatch",
-    "graphlib", "hashlib", "hmac", "html", "inspect", "ipaddress", "keyword", "linecache", "locale", "logging",
-    "mmap", "multiprocessing", "opcode", "pickle", "pprint", "queue", "secrets", "shlex", "signal", "socket",
-    "stat", "string", "subprocess", "tempfile", "timeit", "tokenize", "unicodedata", "unittest", "unittest.mock",
-    "urllib.parse", "uuid", "warnings", "weakref", "xml.dom", "zlib", "zoneinfo",
-]  # fmt: skip
 LARGEST_MESSAGE = 4096
 HIGH = 32  # the server's own descriptors are at or above it, so a run's arrive at 3, 4, ...
 
 # os.fork runs hooks in the child that put locks and generators in order which a process of one thread has no need of;
 # they cost four times as much as the fork.
 bare_fork = ctypes.PyDLL(None, use_errno=True).fork
+
+
+# Without the enumerations of the signal module, which cost more than the call.
+set_handler: Callable[[int, int], object] = importlib.import_module("_signal").signal
+CHILD_ENDED, DEFAULT = int(signal.SIGCHLD), int(signal.SIG_DFL)
+
+
+def default_signals() -> None:
+    """Undoes what the server set up for itself."""
+    signal.set_wakeup_fd(-1)
+    set_handler(CHILD_ENDED, DEFAULT)
+
+
+class Forked(BaseException):
+    """This process is a child now; it is confined, and `job` is what it has to do."""
+
+    def __init__(self, job: bytes) -> None:
+        self.job = job
 
 
 class Server:
@@ -59,11 +60,11 @@ class Server:
         self.tier = tier
         self.scratch = scratch
         self.runs: dict[int, int] = {}  # pid: run
-        self.mapped = confine.mapped_bytes()
+        self.mapped = confine.mapped_bytes(data=tier == "wasm")
         self.proc = move_high(os.open("/proc", os.O_PATH | os.O_CLOEXEC))
         self.abi, self.ruleset = self.landlock()
         self.die_with_server = confine.prepared("prctl", confine.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        self.filter = None if tier in ("unsafe", "command") else confine.filter_for(tier)
+        self.filter = None if tier in ("wasm", "unsafe", "command") else confine.filter_for(tier)
 
     def landlock(self) -> tuple[int, int]:
         """The kernel's Landlock version and a ready ruleset, or (0, -1) where the tier does without."""
@@ -96,7 +97,7 @@ class Server:
             self.restrict()
         if self.ruleset >= 0:
             os.close(self.ruleset)
-        confine.set_limits(limits, self.mapped)
+        confine.set_limits(limits, self.mapped, data=self.tier == "wasm")
         self.die_with_server()
         if self.filter is not None:
             self.filter.install()
@@ -142,6 +143,14 @@ class Server:
             os.close(descriptor)
         return True
 
+    def next_job(self) -> bytes:
+        """Serves until the supervisor hangs up, and then ends; returns in each child, with its job."""
+        try:
+            self.loop()
+        except Forked as forked:
+            return forked.job
+        os._exit(0)
+
     def fork(self, run: int, places: Sequence[bytes], descriptors: Sequence[int]) -> None:
         pid = bare_fork()
         if pid == 0:
@@ -153,12 +162,18 @@ class Server:
 
     def become_child(self, places: Sequence[int], descriptors: Sequence[int]) -> NoReturn:
         try:
-            child.default_signals()
+            default_signals()
             os.setsid()
             arrange(places, descriptors, [self.proc, self.ruleset] if self.ruleset >= 0 else [self.proc])
             gc.enable()
+            if self.tier == "wasm":
+                job = child.read_job()
+                child.begin(marshal.loads(job), self.confine)
+                raise Forked(job)
             child.serve_job(self.confine)
-        finally:
+        except Forked:
+            raise
+        except BaseException:
             os._exit(72)
 
     def reap(self) -> None:
@@ -206,32 +221,25 @@ def arrange(places: Sequence[int], descriptors: Sequence[int], keep: Sequence[in
 
 def move_high(descriptor: int) -> int:
     """The same open file at a number that no child uses."""
-    import fcntl
-
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH)
 
 
-def preload(names: list[str]) -> None:
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue
-
-
-def main(tier: str, descriptor: int, scratch: int) -> None:
+def main(tier: str, descriptor: int, scratch: int, *engine: str) -> None:
     """Runs in the fresh interpreter until its supervisor is gone.
 
     Args:
         tier: how children are confined.
         descriptor: of the control socket.
         scratch: bytes of a child's scratch folder, in the namespace tier.
+        engine: for the WebAssembly tier, what `guest.Guest` is made of.
     """
-    preload(USUAL + (ALL if tier == "seccomp" else []))
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
     descriptor = move_high(descriptor)
-    os.closerange(3, HIGH)
     control = socket.socket(fileno=descriptor)
+    if tier == "wasm":
+        serve_guest(control, *engine)
+    interpreter.preload(interpreter.USUAL + (interpreter.ALL if tier == "seccomp" else []))
+    os.closerange(3, HIGH)
     if tier not in ("unsafe", "command"):
         os.chdir("/")
     try:
@@ -245,14 +253,39 @@ def main(tier: str, descriptor: int, scratch: int) -> None:
     except OSError as error:
         control.send(f"failed {error}".encode())
         return
+    interpreter.settle()
+    calm()
+    server.loop()
+
+
+def calm() -> None:
+    """Leaves nothing to do or to find for what is forked from here on."""
     os.environ.clear()
-    settle_streams()
-    add_site_builtins()
-    warm()
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.close(null)
     gc.collect()
     gc.disable()
     gc.freeze()
-    server.loop()
+
+
+def serve_guest(control: socket.socket, code: str, library: str, packages: str) -> NoReturn:
+    """Starts the interpreter made of WebAssembly, and serves when it is warm and asks for a job."""
+    sys.path.append(packages)
+    from soarctl_code.jail import guest
+
+    os.chdir("/")
+
+    def serve() -> bytes:
+        calm()
+        return Server(control, "wasm", 0).next_job()
+
+    # What the engine keeps open shall come above the numbers that a run's descriptors have.
+    fill = [os.open(os.devnull, os.O_RDONLY)]
+    while fill[-1] < HIGH:
+        fill.append(os.open(os.devnull, os.O_RDONLY))
+    guest.run(int(code), library, serve)
 
 
 def namespace_server(control: socket.socket, scratch: int) -> Server:
@@ -271,30 +304,3 @@ def become_init() -> None:
         os.waitpid(pid, 0)
         os._exit(0)
     confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def settle_streams() -> None:
-    """Makes the standard streams what programs expect; children keep these objects, on descriptors of their own."""
-    streams = ((sys.stdin, "surrogateescape"), (sys.stdout, "strict"), (sys.stderr, "backslashreplace"))
-    for stream, errors in streams:
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors=errors)
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    os.close(null)
-
-
-def add_site_builtins() -> None:
-    """The names that programs are used to and that come from `site`, which is not loaded."""
-    quitter: Callable[[str, str], object] = importlib.import_module("_sitebuiltins").Quitter
-    for name in ("exit", "quit"):
-        setattr(builtins, name, quitter(name, "Ctrl-D (i.e. EOF)"))
-
-
-def warm() -> None:
-    """Does once what every child would otherwise do for the first time: fills caches that are shared by forking."""
-    exec(compile("x = [1]", "<warm>", "exec", dont_inherit=True), {})
-    importlib.invalidate_caches()
-    time.time()
-    sys.path[:] = [path for path in sys.path if path]

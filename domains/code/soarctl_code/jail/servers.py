@@ -8,13 +8,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from soarctl_code.jail import compiled
 from soarctl_code.jail.jobs import SandboxError
 
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from soarctl_code.jail.server import main; del sys.path[0]; "
-    "main(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))"
+    "main(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])"
 )
 START_PATIENCE = 30.0
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Server:
@@ -28,10 +30,12 @@ class Server:
         inside = "command" if prefix else tier
         self.abi = 0
         """Of Landlock; 0 where the tier does without."""
+        self.held = 0
+        """Bytes of memory that it holds when it has started, and so does each of its children."""
         try:
             self.process = self.start(theirs, [*prefix, python], package, inside, scratch)
-        except OSError as error:
-            failure = str(error)
+        except (OSError, SandboxError) as error:
+            failure = error.message if isinstance(error, SandboxError) else str(error)
         else:
             # Our copy of its end would keep us waiting for a server that has died.
             theirs.close()
@@ -55,12 +59,21 @@ class Server:
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         if tier == "command":  # a command such as bwrap has to be found
             environment["PATH"] = os.environ.get("PATH", os.defpath)
-        descriptor = theirs.fileno()
-        return subprocess.Popen(
-            [*command, "-s", "-S", "-B", "-P", "-c", BOOT, package, tier, str(descriptor), str(scratch)],
-            pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, cwd=self.workdir or "/", start_new_session=True,
-        )  # fmt: skip
+        descriptors = [theirs.fileno()]
+        arguments = [package, tier, str(descriptors[0]), str(scratch)]
+        if tier == "wasm":
+            interpreter = compiled.locate()
+            descriptors.append(compiled.machine_code(interpreter))
+            arguments += [str(descriptors[-1]), str(interpreter.library), str(interpreter.packages)]
+        try:
+            return subprocess.Popen(
+                [*command, "-s", "-S", "-B", "-P", "-c", BOOT, *arguments],
+                pass_fds=descriptors, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, cwd=self.workdir or "/", start_new_session=True,
+            )  # fmt: skip
+        finally:
+            for code in descriptors[1:]:
+                os.close(code)
 
     def first_message(self, control: socket.socket) -> str:
         """Waits until the server is ready: nothing, or why it is not."""
@@ -71,6 +84,7 @@ class Server:
         said = self.hang_up_streams()
         if verb == "started":
             self.abi = int(text.split()[1])
+            self.held = resident(self.process.pid)
             return ""
         return f"{text}: {said}" if said else text
 
@@ -99,3 +113,12 @@ class Server:
                 process.wait()
         if self.workdir:
             shutil.rmtree(self.workdir, ignore_errors=True)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds, or 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * PAGE
+    except OSError:
+        return 0

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from soarctl_code.jail import wire
 from soarctl_code.jail.jobs import Ended, Job, Ran, SandboxError, Stream
-from soarctl_code.jail.servers import START_PATIENCE, Server
+from soarctl_code.jail.servers import START_PATIENCE, Server, resident
 from soarctl_code.jail.wire import ASK, JOB, REPLY, RESULT
 
 T = TypeVar("T")
@@ -35,8 +35,9 @@ KILL_PATIENCE = 10.0  # after which a server that does not report a killed child
 PATIENCE, ENOUGH = 1.0, 0.5
 PROCESS_CLOCK = 2  # CPUCLOCK_SCHED: with a pid before it, the clock of that process
 THREADS_SEEN = 64
-SMALL = 64 << 20  # bytes; who holds more and sleeps keeps its place, or sleepers could fill the machine's memory
-PAGE = os.sysconf("SC_PAGE_SIZE")
+SMALL = (
+    64 << 20
+)  # bytes beside the interpreter's own; who holds more and sleeps keeps its place, or sleepers fill memory
 SCHEDSTAT = os.path.exists("/proc/self/schedstat")
 STARVED = 20  # times the wall limit, after which the machine and not the program is at fault
 ATTEMPTS = 4
@@ -424,7 +425,7 @@ class Pool:
                     continue
                 waited, worked = usage
                 idle = waited + worked - run.used < 0.2 * (now - run.looked)
-                run.asleep = idle and sum(resident(part.pid) for part in run.parts) < SMALL
+                run.asleep = idle and sum(resident(part.pid) - run.server.held for part in run.parts) < SMALL
                 run.used, run.looked = waited + worked, now
                 if run.seconds_left(now, waited, worked) <= 0:
                     self.kill(run, "timeout")
@@ -523,12 +524,3 @@ def waited_and_worked(pid: int) -> tuple[float, float]:
         with open(f"/proc/{pid}/task/{task}/schedstat") as file:
             waited = max(waited, int(file.read().split()[1]))
     return waited / 1e9, worked
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that a process holds, or 0 if it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * PAGE
-    except OSError:
-        return 0

@@ -3,6 +3,7 @@
     namespace   user, mount, pid, ipc, host name and network namespaces with a private read-only root, and all of:
     landlock    Landlock, a seccomp allow list, resource limits
     seccomp     a seccomp allow list that refuses every path, resource limits
+    wasm        CPython compiled to WebAssembly, which has no way to name anything outside; an extra
     command     whatever command the user puts around the fork server; believed, not verified
     unsafe      resource limits only: NOT ISOLATED
 
@@ -24,14 +25,15 @@ from soarctl_code.jail import confine, syscalls, wire
 from soarctl_code.jail.jobs import Job, Ran, SandboxError
 from soarctl_code.jail.supervisor import Pool
 
-Tier = Literal["namespace", "landlock", "seccomp", "command", "unsafe"]
+Tier = Literal["namespace", "landlock", "seccomp", "wasm", "command", "unsafe"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
-ISOLATING: tuple[Tier, ...] = ("namespace", "landlock", "seccomp")
+ISOLATING: tuple[Tier, ...] = ("namespace", "landlock", "seccomp", "wasm")
 
 MEANINGS: dict[Tier, str] = {
     "namespace": "isolated: files, network, processes, memory; own scratch folder",
     "landlock": "isolated: files, network, processes, memory",
     "seccomp": "isolated: files, network, processes, memory; modules that are not preloaded cannot be imported",
+    "wasm": "isolated: files, network, processes, memory; programs run in a CPython 3.15 without threads",
     "command": "as given by the user, not verified",
     "unsafe": "NOT ISOLATED: resource limits only",
 }
@@ -50,9 +52,10 @@ PROBES = {
     "memory": "taking more memory than allowed",
 }
 PROBE_PROGRAM = """
-import ctypes, os, resource, socket
+import os
 
 def libc_call(name, *args):
+    import ctypes
     libc = ctypes.CDLL(None, use_errno=True)
     if getattr(libc, name)(*args) != 0:
         raise OSError(ctypes.get_errno(), 'refused')
@@ -61,16 +64,28 @@ def read(path):
     with open(path, 'rb') as file:
         return file.read(1000)
 
+def connect(port):
+    import socket
+    socket.create_connection(('127.0.0.1', port), 0.5).close()
+
+def send(port):
+    import socket
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', port))
+
+def limits(pid):
+    import resource
+    resource.prlimit(pid, resource.RLIMIT_NOFILE)
+
 def probe(folder, pid, tcp, udp):
     attempts = {
         'write': lambda: open(folder + '/written', 'w').close(),
         'read': lambda: read(folder + '/secret'),
         'environment': lambda: read('/proc/%d/environ' % pid),
-        'tcp': lambda: socket.create_connection(('127.0.0.1', tcp), 0.5).close(),
-        'udp': lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', udp)),
+        'tcp': lambda: connect(tcp),
+        'udp': lambda: send(udp),
         'fork': lambda: os.fork() or os._exit(0),
         'signal': lambda: os.kill(pid, 0),
-        'limits': lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE),
+        'limits': lambda: limits(pid),
         'ptrace': lambda: libc_call('ptrace', 0x4206, pid, 0, 0),
         'userns': lambda: libc_call('unshare', 0x10000000),
         'memory': lambda: bytearray(1 << 30),
@@ -80,7 +95,7 @@ def probe(folder, pid, tcp, udp):
         try:
             attempt()
             found[name] = ''
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, ImportError, AttributeError) as error:  # as where there is no such call
             found[name] = type(error).__name__
     return found
 """
@@ -123,6 +138,10 @@ def inspect_tier(tier: Tier, python: str = "", command: Sequence[str] = ()) -> T
         return TierReport(tier, True, MEANINGS[tier])
     if tier == "command" and not command:
         return TierReport(tier, False, "no command is given in the spec")
+    if tier == "wasm" and python:
+        return TierReport(
+            tier, False, "programs run in its own interpreter, and the spec names another: sandbox.python"
+        )
     if missing := unsupported():
         return TierReport(tier, False, missing)
     try:
@@ -203,7 +222,8 @@ def choose(wanted: Tier | Literal["auto"], weakest: Tier, python: str, command: 
     Raises:
         SandboxRefused: none that is at least as strong as `weakest` works.
     """
-    allowed = TIERS[: TIERS.index(weakest) + 1]
+    # WebAssembly contains what seccomp does; it comes after it for its speed and its other Python.
+    allowed = TIERS[: TIERS.index("wasm" if weakest == "seccomp" else weakest) + 1]
     tried: list[TierReport] = []
     candidates: tuple[Tier, ...] = allowed if wanted == "auto" else (wanted,)
     for tier in candidates:
