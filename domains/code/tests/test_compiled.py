@@ -61,6 +61,16 @@ def test_what_belongs_to_another_user_is_refused(tmp_path: Path) -> None:
         compiled.private_folder(place)
 
 
+def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(SandboxError, match="no home to keep machine code in: set XDG_CACHE_HOME"):
+        compiled.folder()
+
+
 def test_without_the_extra_the_tier_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled.util, "find_spec", lambda _: None)
     assert tiers.inspect_tier("wasm").reason == (

@@ -69,7 +69,15 @@ def cpu() -> str:
 
 
 def folder() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """Where machine code is kept.
+
+    Raises:
+        SandboxError: this user has no home.
+    """
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        raise SandboxError("there is no home to keep machine code in: set XDG_CACHE_HOME") from None
     return cache / "soarctl" / "wasm"
 
 

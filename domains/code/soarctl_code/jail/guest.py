@@ -9,13 +9,14 @@ WebAssembly keeps the guest in its own memory, and its imports are all that it c
 
 import ctypes
 import importlib
+import mmap
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from soarctl_code.jail.wasi import Wasi
+from soarctl_code.jail.wasi import Content, Wasi
 from soarctl_code.jail.wire import ASK, JOB, REPLY, RESULT
 
 wasmtime: Any = importlib.import_module("wasmtime")  # of the extra
@@ -83,11 +84,13 @@ class LateMemory:
         ctypes.memmove(self.place(at, len(data)), data, len(data))
 
 
-def tree(library: str) -> dict[str, bytes]:
+def tree(library: str) -> dict[str, Content]:
     """The guest's files: its standard library, and our modules that run inside."""
     own = Path(__file__).parent
-    files = {f"soarctl_code/jail/{name}.py": (own / f"{name}.py").read_bytes() for name in INSIDE}
-    return {LIBRARY: Path(library).read_bytes(), "soarctl_code/jail/__init__.py": b"", **files}
+    files: dict[str, Content] = {f"soarctl_code/jail/{name}.py": (own / f"{name}.py").read_bytes() for name in INSIDE}
+    with open(library, "rb") as file:  # mapped, so that servers share it
+        files[LIBRARY] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return {"soarctl_code/jail/__init__.py": b"", **files}
 
 
 def run(machine_code: int, library: str, wait: Callable[[], bytes]) -> NoReturn:

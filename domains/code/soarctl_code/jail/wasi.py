@@ -16,6 +16,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Protocol
 
 BADF, FAULT, INVAL, IO, MFILE, NOENT, NOTDIR, PERM, PIPE, SPIPE = 8, 21, 28, 29, 33, 44, 54, 63, 64, 70
@@ -29,6 +30,8 @@ VECTORS = 1024  # of one read or write
 SUBSCRIPTIONS = 64
 FILES_AT_ONCE = 64
 ALL = (1 << 64) - 1
+
+Content = bytes | mmap
 
 
 class Memory(Protocol):
@@ -59,7 +62,7 @@ class Wasi:
     def __init__(
         self,
         memory: Memory,
-        files: Mapping[str, bytes],
+        files: Mapping[str, Content],
         arguments: Sequence[str],
         environment: Mapping[str, str],
         streams: Mapping[int, int],
@@ -188,7 +191,7 @@ class Wasi:
 
     # --- descriptors -------------------------------------------------------------------------------------------
 
-    def file(self, descriptor: int) -> tuple[Opened, bytes]:
+    def file(self, descriptor: int) -> tuple[Opened, Content]:
         """An open file of the tree and its content; of a folder, none."""
         opened = self.opened.get(descriptor)
         if opened is None:
