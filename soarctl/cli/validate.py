@@ -15,11 +15,42 @@ def validate(path: str, overrides: Sequence[str], *, as_json: bool) -> None:
     Raises:
         SoarError: it asks for something impossible.
     """
-    from soarctl.spec_reader import load_spec
+    from soarctl.spec_reader import load_spec, read_tree
 
-    loaded = load_spec(path, overrides)
-    facts = _facts(loaded)
-    print(json.dumps(facts, indent=2) if as_json else _paragraph(path, facts))
+    tree, _ = read_tree(path, overrides)
+    if "run" in tree.plain():  # what a study has and a run has not
+        facts = _study_facts(path, overrides)
+        told = _study_paragraph(path, facts)
+    else:
+        facts = _facts(load_spec(path, overrides))
+        told = _paragraph(path, facts)
+    print(json.dumps(facts, indent=2) if as_json else told)
+
+
+def _study_facts(path: str, overrides: Sequence[str]) -> dict[str, Any]:
+    from soarctl.study.spec import load_study
+
+    study = load_study(path, overrides)
+    spec = study.spec
+    return {
+        "name": spec.name,
+        "arms": [arm.value for arm in spec.arms],
+        "students": spec.seeds,
+        "steps": spec.training.steps,
+        "runs": {
+            kind.value: len(made.directories) or made.count for kind in spec.kinds for made in [spec.teachers(kind)]
+        },
+        "run": _facts(study.load_run([])),
+    }
+
+
+def _study_paragraph(path: str, facts: dict[str, Any]) -> str:
+    runs = ", ".join(f"{count} {kind}" for kind, count in facts["runs"].items())
+    study = (
+        f"{path} is a valid study. {facts['name']}: {len(facts['arms'])} arms of {facts['students']} students, trained "
+        f"for {facts['steps']} steps; runs: {runs or 'none'}."
+    )
+    return f"{_filled(study)}\n{_paragraph('Their spec', facts['run'])}"
 
 
 def _facts(loaded: "LoadedSpec") -> dict[str, Any]:
@@ -58,4 +89,8 @@ def _paragraph(path: str, facts: dict[str, Any]) -> str:
         f"Hash {facts['hash'][:16]}."
     )
     changes = [f"{o['key']}: {json.dumps(o['new'])} instead of {json.dumps(o['old'])}" for o in facts["overrides"]]
-    return "\n".join([textwrap.fill(paragraph, 100, break_long_words=False, break_on_hyphens=False), *changes])
+    return "\n".join([_filled(paragraph), *changes])
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)

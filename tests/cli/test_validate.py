@@ -116,3 +116,28 @@ RUNS = sorted(path for path in (ROOT / "specs").glob("*.yaml") if not path.stem.
 def test_a_spec_that_ships_is_valid_and_tells_editors_its_schema(path: Path, soarctl: Any) -> None:
     assert path.read_text().startswith("# yaml-language-server: $schema=spec.schema.json\n")
     assert soarctl("validate", str(path))[0] == 0
+
+
+def test_a_study_is_checked_with_the_spec_of_its_runs(soarctl: Any) -> None:
+    Path("study.yaml").write_text("name: both\nrun: a.yaml\narms: [hard_only, pq]\nseeds: 2\ntraining: {steps: 9}\n")
+    code, out, _ = soarctl("validate", "study.yaml")
+    assert code == 0
+    assert " ".join(out.split()).startswith(
+        "study.yaml is a valid study. both: 2 arms of 2 students, trained for 9 steps; runs: 3 grounded. "
+        "Their spec is valid. small: domain letters"
+    )
+    _, out, _ = soarctl("validate", "study.yaml", "--json")
+    assert json.loads(out)["run"]["name"] == "small"
+    assert json.loads(out)["arms"] == ["hard_only", "pq"]
+
+    code, _, err = soarctl("validate", "study.yaml", "--set", "arms=[hard]")
+    assert code == 2
+    assert "arms.0" in err
+    code, _, err = soarctl("validate", "study.yaml", "--set", "set=['inner.step=3']")
+    assert code == 2
+    assert "inner.step" in err
+
+
+def test_the_studies_that_ship_are_valid(soarctl: Any) -> None:
+    for name in ("quickstart_study", "math_study"):
+        assert soarctl("validate", str(ROOT / "specs" / f"{name}.yaml"))[0] == 0, name
