@@ -44,7 +44,8 @@ def validate(
         # Once more, so that the model's own rules see the inner ones too.
         return model.model_validate(dict(found) | dict(inner), by_name=True) if inner else found
     except ValidationError as error:
-        problems = [_problem(found, model, values, at, under) for found in error.errors()]
+        found = [each for each in error.errors() if not _follows(each)]
+        problems = [_problem(each, model, values, at, under) for each in found]
         raise SpecProblems(problems, source) from None
 
 
@@ -70,6 +71,12 @@ def shown(value: Any) -> str:
             return "a list" if isinstance(value, list) else "keys and values"
         case _:
             return clipped(json.dumps(value, ensure_ascii=False))
+
+
+def _follows(error: Any) -> bool:
+    """Whether a list is too short only because pydantic leaves out what is wrong in it, and says so beside this."""
+    given = error["input"]
+    return error["type"] == "too_short" and isinstance(given, list) and len(given) >= error["ctx"]["min_length"]
 
 
 def _problem(error: Any, model: type[BaseModel], values: Any, at: Locate, under: Key) -> SpecError:
