@@ -36,9 +36,11 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
     pool.close()
 
 
-@pytest.fixture
-def private_pool() -> Iterator[Pool]:
-    pool = Pool(tiers.choose("auto", "seccomp", "", ()).tier)
+@pytest.fixture(params=["strongest", "wasm"])
+def private_pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    if request.param == "wasm" and not usable("wasm"):
+        pytest.skip(f"the tier wasm does not hold here: {tiers.inspect_tier('wasm').reason}")
+    pool = Pool("wasm" if request.param == "wasm" else tiers.choose("auto", "seccomp", "", ()).tier)
     yield pool
     pool.close()
 
