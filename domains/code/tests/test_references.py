@@ -3,10 +3,11 @@
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from soarctl_code.domain import CodeDomain
-from soarctl_code.jail import wire
+from soarctl_code.jail import tiers, wire
 from soarctl_code.loaders import Format
 
 # The tests build objects of the program's own classes, and objects do not cross into the judge's process.
@@ -15,8 +16,16 @@ NEEDS_CLASSES = {"601", "927"}
 P3_OUT_OF_REACH = {"FivePowers:0", "Mastermind:0", "ExponentialCoinMoves:0"}
 
 
-def failures(source: Format, path: Path, most: int | None = None) -> set[str]:
-    domain = CodeDomain.model_validate({"data": [{"path": str(path), "format": source}]})
+@pytest.fixture(params=["auto", "wasm"])
+def sandbox(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Options of the strongest tier, and of the one whose Python is another."""
+    if request.param == "wasm" and not (report := tiers.inspect_tier("wasm")).usable:
+        pytest.skip(f"the tier wasm does not hold here: {report.reason}")
+    return {"tier": request.param}
+
+
+def failures(sandbox: dict[str, Any], source: Format, path: Path, most: int | None = None) -> set[str]:
+    domain = CodeDomain.model_validate({"data": [{"path": str(path), "format": source}], "sandbox": sandbox})
     problems = [p for p in domain.load() if p.meta.get("reference")]
     if source == "p3":
         problems = [p for p in problems if p.meta["row"].endswith(":0")]
@@ -26,32 +35,32 @@ def failures(source: Format, path: Path, most: int | None = None) -> set[str]:
     return {p.meta["row"] for p, verdict in zip(problems, verdicts, strict=True) if not verdict.correct}
 
 
-def test_humaneval(data: Path) -> None:
-    assert failures("humaneval", data / "code" / "HumanEval.jsonl.gz", most=60) == set()
+def test_humaneval(data: Path, sandbox: dict[str, Any]) -> None:
+    assert failures(sandbox, "humaneval", data / "code" / "HumanEval.jsonl.gz", most=60) == set()
 
 
-def test_stdin_problems(data: Path) -> None:
-    assert failures("stdin", data / "code" / "stdin_problems.jsonl") == set()
-
-
-@pytest.mark.slow
-def test_all_of_humaneval_and_mbpp(data: Path) -> None:
-    assert failures("humaneval", data / "code" / "HumanEval.jsonl.gz") == set()
-    assert failures("mbpp", data / "code" / "mbpp_sanitized_nontest.json") == set()
-    assert failures("mbpp", data / "code" / "mbpp_full_nontest.jsonl") == NEEDS_CLASSES
+def test_stdin_problems(data: Path, sandbox: dict[str, Any]) -> None:
+    assert failures(sandbox, "stdin", data / "code" / "stdin_problems.jsonl") == set()
 
 
 @pytest.mark.slow
-def test_p3(data: Path) -> None:
-    assert failures("p3", data / "code" / "p3_puzzles.json.gz") <= P3_OUT_OF_REACH
+def test_all_of_humaneval_and_mbpp(data: Path, sandbox: dict[str, Any]) -> None:
+    assert failures(sandbox, "humaneval", data / "code" / "HumanEval.jsonl.gz") == set()
+    assert failures(sandbox, "mbpp", data / "code" / "mbpp_sanitized_nontest.json") == set()
+    assert failures(sandbox, "mbpp", data / "code" / "mbpp_full_nontest.jsonl") == NEEDS_CLASSES
 
 
 @pytest.mark.slow
-def test_cruxeval_programs_return_what_the_data_say(data: Path) -> None:
+def test_p3(data: Path, sandbox: dict[str, Any]) -> None:
+    assert failures(sandbox, "p3", data / "code" / "p3_puzzles.json.gz") <= P3_OUT_OF_REACH
+
+
+@pytest.mark.slow
+def test_cruxeval_programs_return_what_the_data_say(data: Path, sandbox: dict[str, Any]) -> None:
     domain = CodeDomain.model_validate(
-        {"data": [{"path": str(data / "code" / "cruxeval.jsonl"), "format": "cruxeval"}]}
+        {"data": [{"path": str(data / "code" / "cruxeval.jsonl"), "format": "cruxeval"}], "sandbox": sandbox}
     )
-    assert failures("cruxeval", data / "code" / "cruxeval.jsonl") == set()
+    assert failures(sandbox, "cruxeval", data / "code" / "cruxeval.jsonl") == set()
     rows = [json.loads(line) for line in (data / "code" / "cruxeval.jsonl").read_text().splitlines()]
     problems = domain.load()
     attempts = []
