@@ -40,8 +40,8 @@ class LlamaStep:
         self._model, self._layers = model, layers
         self._queries, self._keys = config.num_attention_heads, cast(int, config.num_key_value_heads)
         self._least = config.hidden_size * config.rms_norm_eps
-        cos_T_D, sin_T_D = model.model.rotary_emb(torch.zeros(()), torch.arange(positions))
-        turns_T_1_half = torch.complex(cos_T_D, sin_T_D)[:, None, : cos_T_D.shape[1] // 2]
+        cos_1_T_D, sin_1_T_D = model.model.rotary_emb(torch.zeros(()), torch.arange(positions)[None])
+        turns_T_1_half = torch.complex(cos_1_T_D, sin_1_T_D)[0, :, None, : cos_1_T_D.shape[2] // 2]
         # Queries and keys are turned, and values, one beside each key, are left as they are.
         turned_heads = torch.tensor([True] * self._queries + [True, False] * self._keys)[:, None]
         self._turns_T_heads_half = torch.where(turned_heads, turns_T_1_half, 1)
