@@ -28,20 +28,20 @@ class Spare:
 
     def take(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         """A tensor with anything in it, of the dtype and on the device of another."""
-        size = prod(shape)
-        fitting = [i for i, block in enumerate(self._blocks) if block.dtype == like.dtype and len(block) >= size]
-        if not fitting:
-            return like.new_empty(shape)
-        block = self._blocks.pop(min(fitting, key=lambda i: len(self._blocks[i])))
-        return block[:size].view(shape)
+        numbers = prod(shape)
+        # Of few sizes, so that what one batch leaves fits the next, and soon no more is needed.
+        size = 1 << (numbers - 1).bit_length()
+        for i, block in enumerate(self._blocks):
+            if len(block) == size and block.dtype == like.dtype:
+                return self._blocks.pop(i)[:numbers].view(shape)
+        return like.new_empty(size if like.device.type == "cpu" else numbers)[:numbers].view(shape)
 
     def give(self, states: Tensor) -> None:
-        """Takes back a tensor that nobody looks at any more, and keeps the largest ones that there is room for."""
+        """Takes back what nobody looks at any more, if it is from here and there is room."""
         block = states.new_empty(0).set_(states.untyped_storage())
-        if block.device.type == "cpu" and block.nbytes <= SPARE:
-            self._blocks = sorted([*self._blocks, block], key=lambda each: -each.nbytes)
-            while sum(each.nbytes for each in self._blocks) > SPARE:
-                self._blocks.pop()
+        kept = sum(each.nbytes for each in self._blocks)
+        if block.device.type == "cpu" and len(block).bit_count() == 1 and kept + block.nbytes <= SPARE:
+            self._blocks.append(block)
 
 
 class BlockLayer(CacheLayerMixin):
@@ -61,7 +61,8 @@ class BlockLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         # What is read in one go is gathered into a larger layer before anything is added.
         self.rows, heads, positions, self._key = key_states.shape
-        self._states = key_states.new_empty(self.rows, heads, positions, self._key + value_states.shape[3])
+        shape = (self.rows, heads, positions, self._key + value_states.shape[3])
+        self._states = self._spare.take(key_states, shape)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -103,14 +104,19 @@ class BlockLayer(CacheLayerMixin):
             # Memory that is not written to costs a CPU nothing, and elsewhere rows never become more.
             self._reserve(self.length, 2 * size, self.length)
         filled = self._states[:, :, : self.length]
-        moved = filled.index_select(0, sources_M.to(device))
-        # Rows that go to neighbouring places are copied together; by index each is a copy of its own.
-        if len(runs) * 4 < len(targets_M):
+        sources_M, targets_M = sources_M.to(device), targets_M.to(device)
+        first = int(targets_M[0]) if len(runs) == 1 and len(targets_M) else 0
+        if first and int(sources_M.max()) < first:
+            # All go behind those that they are copied from.
+            torch.index_select(filled[:first], 0, sources_M, out=filled[first : first + len(targets_M)])
+        elif len(runs) * 4 < len(targets_M):
+            # Rows that go to neighbouring places are copied together; by index each is a copy of its own.
+            moved = filled.index_select(0, sources_M)
             for begin, end in runs:
                 first = int(targets_M[begin])
                 filled[first : first + end - begin] = moved[begin:end]
         else:
-            filled.index_copy_(0, targets_M.to(device), moved)
+            filled.index_copy_(0, targets_M, filled.index_select(0, sources_M))
         self.rows = size
 
     @staticmethod

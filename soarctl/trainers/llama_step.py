@@ -60,9 +60,9 @@ class LlamaStep:
         for layer, states in zip(self._layers, cast(list[BlockLayer], cache.layers), strict=True):
             heads = self._times(x_B_H, layer.query_key_value_S_in_out)
             attended = self._attend(heads, turns_B_heads_half, mask, states)
-            x_B_H = _add(x_B_H, attended, layer.output_S_in_out)
+            _add(x_B_H, attended, layer.output_S_in_out)
             gate, up = self._times(x_B_H, layer.gate_up_S_in_out).chunk(2, 1)
-            x_B_H = _add(x_B_H, nn.functional.silu(gate).mul_(up), layer.down_S_in_out)
+            _add(x_B_H, nn.functional.silu(gate).mul_(up), layer.down_S_in_out)
         return self._model.lm_head(self._model.model.norm(x_B_H))
 
     def _times(self, x_B_H: Tensor, matrix_S_in_out: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def _product(x_B_in: Tensor, matrix_S_in_out: Tensor) -> Tensor:
     return torch.bmm(x_B_in.unflatten(0, (len(matrix_S_in_out), -1)), matrix_S_in_out).flatten(0, 1)
 
 
-def _add(x_B_out: Tensor, y_B_in: Tensor, matrix_S_in_out: Tensor) -> Tensor:
-    """x + y times a matrix."""
+def _add(x_B_out: Tensor, y_B_in: Tensor, matrix_S_in_out: Tensor) -> None:
+    """Adds y times a matrix to x."""
     parts = (len(matrix_S_in_out), -1)
-    return torch.baddbmm(x_B_out.unflatten(0, parts), y_B_in.unflatten(0, parts), matrix_S_in_out).flatten(0, 1)
+    x_B_out.unflatten(0, parts).baddbmm_(y_B_in.unflatten(0, parts), matrix_S_in_out)
