@@ -44,8 +44,7 @@ def validate(
         # Once more, so that the model's own rules see the inner ones too.
         return model.model_validate(dict(found) | dict(inner), by_name=True) if inner else found
     except ValidationError as error:
-        found = [each for each in error.errors() if not _follows(each)]
-        problems = [_problem(each, model, values, at, under) for each in found]
+        problems = [_problem(each, model, values, at, under) for each in error.errors() if not _follows(each)]
         raise SpecProblems(problems, source) from None
 
 

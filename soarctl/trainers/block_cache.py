@@ -90,24 +90,25 @@ class BlockLayer(CacheLayerMixin):
         rows_B = rows_B.to(self._states.device)
         return self._like(self._copied(rows_B, self.length, len(rows_B), self.length + 1), len(rows_B))
 
-    def move(self, sources_M: Tensor, targets_M: Tensor, runs: Sequence[tuple[int, int]], size: int) -> None:
+    def move(
+        self, sources_M: Tensor, targets_M: Tensor, runs: Sequence[tuple[int, int]], behind: bool, size: int
+    ) -> None:
         """Copies some rows to places of others, or to new places; then there are `size` rows.
 
         Args:
             sources_M: which rows.
             targets_M: where to, ascending.
             runs: stretches of M in which the targets are neighbours.
+            behind: whether the targets are one run, and behind all sources.
             size: at least the largest target plus 1.
         """
-        device = self._states.device
         if size > len(self._states):
             # Memory that is not written to costs a CPU nothing, and elsewhere rows never become more.
             self._reserve(self.length, 2 * size, self.length)
         filled = self._states[:, :, : self.length]
-        sources_M, targets_M = sources_M.to(device), targets_M.to(device)
-        first = int(targets_M[0]) if len(runs) == 1 and len(targets_M) else 0
-        if first and int(sources_M.max()) < first:
-            # All go behind those that they are copied from.
+        sources_M = sources_M.to(filled.device)
+        if behind:
+            first = int(targets_M[0])
             torch.index_select(filled[:first], 0, sources_M, out=filled[first : first + len(targets_M)])
         elif len(runs) * 4 < len(targets_M):
             # Rows that go to neighbouring places are copied together; by index each is a copy of its own.
@@ -116,7 +117,7 @@ class BlockLayer(CacheLayerMixin):
                 first = int(targets_M[begin])
                 filled[first : first + end - begin] = moved[begin:end]
         else:
-            filled.index_copy_(0, targets_M, filled.index_select(0, sources_M))
+            filled.index_copy_(0, targets_M.to(filled.device), filled.index_select(0, sources_M))
         self.rows = size
 
     @staticmethod
@@ -194,8 +195,10 @@ class BlockCache(Cache):
         """Puts at b what was row sources_B[b], for all rows that there are from now on."""
         targets_M = torch.nonzero(sources_B != torch.arange(len(sources_B)))[:, 0]
         cuts = [0, *(torch.nonzero(targets_M.diff() != 1)[:, 0] + 1).tolist(), len(targets_M)]
+        sources_M = sources_B[targets_M]
+        behind = len(cuts) == 2 and bool((sources_M < targets_M[:1]).all()) and len(targets_M) > 0
         for layer in cast(list[BlockLayer], self.layers):
-            layer.move(sources_B[targets_M], targets_M, list(pairwise(cuts)), len(sources_B))
+            layer.move(sources_M, targets_M, list(pairwise(cuts)), behind, len(sources_B))
 
 
 def joined(caches: Sequence[BlockCache]) -> BlockCache:
