@@ -98,7 +98,7 @@ def line_chart(
         percent: y values are shares, shown in percent.
         marks: x of upright lines.
         level: y of a level line.
-        x_ticks: in place of round numbers.
+        x_ticks: in place of round numbers, which are whole.
         from_zero: the y axis begins at 0.
         wide: for a figure that has a row of the page to itself.
     """
@@ -110,7 +110,7 @@ def line_chart(
     y_ticks = round_numbers(min(ys), max(ys), 5)
 
     def draw(size: _Size) -> list[str]:
-        places = _fitting(x_ticks, size) if x_ticks else _numbers(min(xs), max(xs), size.ticks)
+        places = _fitting(x_ticks, size) if x_ticks else _steps(min(xs), max(xs), size.ticks)
         room = 6 + (_DODGE * len(series) / 2 if any(s.whiskers for s in series) else 0)
         at_x = _scale(min(xs), max(xs), size.left + room, size.right - room)
         at_y = _scale(min(y_ticks[0], *ys), max(y_ticks[-1], *ys), size.bottom, _TOP)
@@ -206,8 +206,9 @@ def _axis_y(ticks: Sequence[float], at_y: Callable[[float], float], percent: boo
     return "".join(parts)
 
 
-def _numbers(low: float, high: float, count: int) -> list[tuple[float, str]]:
-    return [(x, _number(x)) for x in round_numbers(low, high, count) if low <= x <= high]
+def _steps(low: float, high: float, count: int) -> list[tuple[float, str]]:
+    """Round numbers of steps, of which there are no halves."""
+    return [(x, _number(x)) for x in round_numbers(low, high, count) if low <= x <= high and float(x).is_integer()]
 
 
 def _fitting(ticks: Sequence[tuple[float, str]], size: _Size) -> Sequence[tuple[float, str]]:

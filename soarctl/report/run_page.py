@@ -135,7 +135,7 @@ def _rewards(run: Overview, steps: Sequence[OuterStep]) -> Figure:
         Series("reward of each dataset", [(s.step, r) for s in steps for r in s.rewards_G], 5, "dots"),
         Series(f"moving average of {run.window} steps", [(s.step, s.window_mean) for s in steps], 0),
     ]
-    said = f" Upright lines are the {len(promoted)} promotions." if promoted else " No student was promoted."
+    said = " An upright line is a promotion." if promoted else " No student was promoted."
     return Figure(
         "What the teacher earned",
         "A dataset's reward is the mean gain of its students on hard problems. A moving average above τ, "
