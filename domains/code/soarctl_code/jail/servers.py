@@ -1,5 +1,6 @@
 """A fork server as its supervisor sees it: a process, and a socket to it."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -16,7 +17,6 @@ BOOT = (
     "main(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])"
 )
 START_PATIENCE = 30.0
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Server:
@@ -30,8 +30,8 @@ class Server:
         inside = "command" if prefix else tier
         self.abi = 0
         """Of Landlock; 0 where the tier does without."""
-        self.held = 0
-        """Bytes of memory that it holds when it has started, and so does each of its children."""
+        self.held = (0, 0)
+        """What `memory` says of it when it has started."""
         try:
             self.process = self.start(theirs, [*prefix, python], package, inside, scratch)
         except (OSError, SandboxError) as error:
@@ -84,7 +84,7 @@ class Server:
         said = self.hang_up_streams()
         if verb == "started":
             self.abi = int(text.split()[1])
-            self.held = resident(self.process.pid)
+            self.held = memory(self.process.pid)
             return ""
         return f"{text}: {said}" if said else text
 
@@ -101,6 +101,12 @@ class Server:
     def send(self, message: str, descriptors: Sequence[int] = ()) -> None:
         socket.send_fds(self.control, [message.encode()], list(descriptors))
 
+    def taken(self, pid: int) -> int:
+        """Bytes that a child holds beyond what it was born with."""
+        (own, shared), (own_before, shared_before) = memory(pid), self.held
+        # A fork has its parent's own memory from the start, but finds shared pages again only as it touches them.
+        return own - own_before + max(shared - shared_before, 0)
+
     def close(self) -> None:
         """Hangs up, which ends the server and all its children, and waits for that."""
         self.control.close()
@@ -115,10 +121,15 @@ class Server:
             shutil.rmtree(self.workdir, ignore_errors=True)
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory that a process holds, or 0 if it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * PAGE
-    except OSError:
-        return 0
+def memory(pid: int) -> tuple[int, int]:
+    """Bytes that a process holds, without what it maps from files on a disk: its own, and what it could share.
+
+    Zeros if it is gone.
+    """
+    held = {b"RssAnon": 0, b"RssShmem": 0}
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            name, _, value = line.partition(b":")
+            if name in held:
+                held[name] = int(value.split()[0]) << 10
+    return held[b"RssAnon"], held[b"RssShmem"]

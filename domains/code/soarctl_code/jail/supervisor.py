@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from soarctl_code.jail import wire
 from soarctl_code.jail.jobs import Ended, Job, Ran, SandboxError, Stream
-from soarctl_code.jail.servers import START_PATIENCE, Server, resident
+from soarctl_code.jail.servers import START_PATIENCE, Server
 from soarctl_code.jail.wire import ASK, JOB, REPLY, RESULT
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ PROCESS_CLOCK = 2  # CPUCLOCK_SCHED: with a pid before it, the clock of that pro
 THREADS_SEEN = 64
 SMALL = (
     64 << 20
-)  # bytes beside the interpreter's own; who holds more and sleeps keeps its place, or sleepers fill memory
+)  # bytes beside the interpreter's own: who holds more and sleeps keeps its place, or sleepers fill memory
 SCHEDSTAT = os.path.exists("/proc/self/schedstat")
 STARVED = 20  # times the wall limit, after which the machine and not the program is at fault
 ATTEMPTS = 4
@@ -425,7 +425,7 @@ class Pool:
                     continue
                 waited, worked = usage
                 idle = waited + worked - run.used < 0.2 * (now - run.looked)
-                run.asleep = idle and sum(resident(part.pid) - run.server.held for part in run.parts) < SMALL
+                run.asleep = idle and sum(run.server.taken(part.pid) for part in run.parts) < SMALL
                 run.used, run.looked = waited + worked, now
                 if run.seconds_left(now, waited, worked) <= 0:
                     self.kill(run, "timeout")
