@@ -319,8 +319,9 @@ def test_twenty_thousand_runs_leave_nothing_behind(private_pool: Pool) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_costs_no_more_than_five_milliseconds_of_cpu(private_pool: Pool) -> None:
+def test_a_run_costs_no_more_than_five_milliseconds_of_cpu_or_eight_in_webassembly(private_pool: Pool) -> None:
     benchmark = Path(__file__).parents[3] / "benchmarks" / "jail.py"
-    command = [sys.executable, str(benchmark), "--tier", private_pool.tier, "--runs", "300", "--assert-cpu", "5"]
+    most = "8" if private_pool.tier == "wasm" else "5"
+    command = [sys.executable, str(benchmark), "--tier", private_pool.tier, "--runs", "300", "--assert-cpu", most]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
