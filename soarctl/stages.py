@@ -36,10 +36,10 @@ class Stage:
     rewards_G: Sequence[float]
     dataset: int
     """Index in rewards_G of the dataset that was best."""
-    gains_R: Sequence[float]
-    """Of its students."""
+    gains_R: Mapping[int, float]
+    """Of its students, by repeat. Those that were lost are missing."""
     repeat: int
-    """Index in gains_R of the median student, which was promoted."""
+    """Of the median student, which was promoted."""
     accuracy_before: float
     """The baseline's on Q_R."""
     accuracy_after: float
@@ -100,9 +100,9 @@ def _stage(ledger: Ledger, solver: Solver, stage: int, step: int, dataset: int, 
     spec = facts_of(ledger)["spec"]
     rewards_G = [r for (r,) in ledger.rows("SELECT reward FROM datasets WHERE step = ? ORDER BY dataset", step)]
     students_R = ledger.rows(
-        "SELECT accuracy, gain FROM students WHERE step = ? AND dataset = ? ORDER BY repeat", step, dataset
+        "SELECT repeat, accuracy, gain FROM students WHERE step = ? AND dataset = ? ORDER BY repeat", step, dataset
     )
-    accuracy, gain = students_R[repeat]
+    [(accuracy, gain)] = [(accuracy, gain) for j, accuracy, gain in students_R if j == repeat]
     written = questions_of(ledger, step, dataset)
     solutions = solver.solve([problem for _, problem, _ in written])
     return Stage(
@@ -112,7 +112,7 @@ def _stage(ledger: Ledger, solver: Solver, stage: int, step: int, dataset: int, 
         tau=spec["promotion"]["tau"],
         rewards_G=rewards_G,
         dataset=dataset,
-        gains_R=[gain for _, gain in students_R],
+        gains_R={j: gain for j, _, gain in students_R},
         repeat=repeat,
         accuracy_before=accuracy - gain,
         accuracy_after=accuracy,

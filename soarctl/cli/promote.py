@@ -1,7 +1,7 @@
 """`soarctl promote`: look at the promotions of a run, or take a promoted student out of it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,9 +77,9 @@ def _no_promotion(ledger: "Ledger") -> str:
 def _print_stage(stage: "Stage") -> None:
     mean = sum(stage.window) / len(stage.window)
     print(f"promotion {stage.stage}, at outer step {stage.step}")
-    print(f"  window      {_list(stage.window)}: mean {mean:+.4f} > tau {stage.tau:g}")
-    print(f"  datasets    {_list(stage.rewards_G, stage.dataset)}: dataset {stage.dataset} is the best")
-    print(f"  its gains   {_list(stage.gains_R, stage.repeat)}: student {stage.repeat} is the median")
+    print(f"  window      {_list(enumerate(stage.window))}: mean {mean:+.4f} > tau {stage.tau:g}")
+    print(f"  datasets    {_list(enumerate(stage.rewards_G), stage.dataset)}: dataset {stage.dataset} is the best")
+    print(f"  its gains   {_list(stage.gains_R.items(), stage.repeat)}: student {stage.repeat} is the median")
     print(f"  on Q_R      {stage.accuracy_before:.4f} before practice, {stage.accuracy_after:.4f} after")
     for samples, before in stage.train_before.items():
         after = stage.train_after.get(samples)
@@ -101,8 +101,8 @@ def _print_questions(questions: Sequence["PromotedQuestion"]) -> None:
         print(f"    {item.position:4d}  {marks[right]:5}  {asked}  ->  {answer}{truth}")
 
 
-def _list(values: Sequence[float], marked: int | None = None) -> str:
-    return "  ".join(f"{value:+.4f}{'*' if i == marked else ''}" for i, value in enumerate(values))
+def _list(numbered: Iterable[tuple[int, float]], marked: int | None = None) -> str:
+    return "  ".join(f"{value:+.4f}{'*' if number == marked else ''}" for number, value in numbered)
 
 
 def _line(text: str) -> str:

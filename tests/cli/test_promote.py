@@ -35,9 +35,21 @@ def test_json_has_one_object_per_promotion(small_run: Path, soarctl: Callable[..
     [stage] = json.loads(soarctl("promote", "--inspect", str(small_run), "--json").out)
     assert (stage["stage"], stage["step"], stage["dataset"], stage["repeat"]) == (1, 2, 1, 0)
     assert stage["window"] == [0.0, 0.125]
-    assert stage["gains_R"] == [0.25, 0.5, 0.0]
+    assert stage["gains_R"] == {"0": 0.25, "1": 0.5, "2": 0.0}
     assert (stage["train_before"], stage["train_after"]) == ({"0": 0.0}, {"0": 0.25})
     assert stage["questions"][1]["solution"] == {"answer": "PDG", "correct": False}
+
+
+def test_a_promotion_is_shown_where_a_repeat_before_the_promoted_one_was_lost(
+    small_run: Path, soarctl: Callable[..., Any]
+) -> None:
+    with Ledger.open(small_run) as ledger:
+        ledger.rows("DELETE FROM students WHERE step = 2 AND dataset = 1 AND repeat = 0")
+        ledger.put_lost_students(2, {(1, 0): "out of memory"})
+        ledger.rows("UPDATE baselines SET repeat = 2 WHERE stage = 1")
+    shown = soarctl("promote", "--inspect", str(small_run)).out
+    assert "  its gains   +0.5000  +0.0000*: student 2 is the median\n" in shown
+    assert "  on Q_R      0.0000 before practice, 0.0000 after\n" in shown
 
 
 def test_a_student_promoted_in_the_last_step_was_never_measured_as_a_baseline(
