@@ -21,7 +21,7 @@ from soarctl.api import (
 from soarctl.crew import Crew, Failed, Job, Workplace
 from soarctl.errors import RunError
 from soarctl.inner_loop import PracticeLog, attempting, inner_loop, solve_rates
-from soarctl.promotion import inner_steps
+from soarctl.promotion import inner_steps, settled
 from soarctl.savings import Seen, known_gains, undecided
 from soarctl.solving import count_solved_by
 
@@ -92,7 +92,7 @@ class PracticeJob(Job[list[Practised | Failed]]):
                 finished.append(Failed(_not_finite(k, j)))
             else:
                 policy, accuracy = (fleet.snapshot(s), after[s]) if s in after else (None, self.before)
-                finished.append(Practised(k, j, Student(policy, accuracy, accuracy - self.before, j), logs_S[s]))
+                finished.append(Practised(k, j, Student(policy, accuracy, settled(accuracy - self.before), j), logs_S[s]))
         return finished
 
 

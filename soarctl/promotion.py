@@ -1,15 +1,26 @@
 """When a student becomes the new baseline, and which one. On plain numbers."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 from statistics import fmean
+
+DIGITS = 12
+NOISE = 1e-9
+"""More than floats can be off, and far less than 1/(M g r m), by which the mean of a window can change."""
+
+
+def settled(value: float) -> float:
+    """A gain or a reward without its last bits.
+
+    It is a difference of means, and those bits are noise that would tell apart what is equal.
+    """
+    return round(value, DIGITS)
 
 
 def is_due(window: Sequence[float], tau: float, size: int) -> bool:
     """Whether the mean of the last `size` step rewards is strictly above `tau`.
 
-    Compared as exact fractions of the decimals written, so that three times 0.01 is not above 0.01. Before `size`
-    rewards are there the answer is no (row 22).
+    By more than floats can be off, so that three times 0.1 is not above 0.1. Before `size` rewards are there the
+    answer is no (row 22).
 
     Args:
         window: mean reward over all datasets, one value per outer step, oldest first.
@@ -20,8 +31,7 @@ def is_due(window: Sequence[float], tau: float, size: int) -> bool:
     """
     if len(window) < size:
         return False
-    recent = [Fraction(repr(float(reward))) for reward in window[len(window) - size :]]
-    return sum(recent, Fraction(0)) / size > Fraction(repr(float(tau)))
+    return fmean(window[len(window) - size :]) - tau > NOISE
 
 
 def best_dataset(rewards_G: Sequence[float]) -> int:
@@ -49,4 +59,4 @@ def inner_steps(base: int, per_promotion: int, cap: int, promotions: int) -> int
 
 def step_reward(rewards_G: Sequence[float]) -> float:
     """The mean reward of an outer step: what enters the promotion window."""
-    return fmean(rewards_G)
+    return settled(fmean(rewards_G))

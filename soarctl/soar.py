@@ -35,7 +35,7 @@ from soarctl.api import (
 )
 from soarctl.errors import TeacherError
 from soarctl.practice import Baseline, Practice
-from soarctl.promotion import best_dataset, is_due, median_student, step_reward
+from soarctl.promotion import best_dataset, is_due, median_student, settled, step_reward
 from soarctl.rloo import leave_one_out
 from soarctl.spec import Spec, Teacher
 
@@ -98,7 +98,7 @@ def outer_step(spec: Spec, domain: Domain, reward: Reward, state: State, practic
     datasets_G = partition(writing.questions, n)
 
     scores = reward.score(datasets_G, practice)
-    rewards_G = scores.rewards_G
+    rewards_G = [settled(reward_k) for reward_k in scores.rewards_G]
     stage = state.baseline.stage
     state.window.append(step_reward(rewards_G))
     del state.window[: -spec.promotion.window]
