@@ -17,6 +17,8 @@ from soarctl.given_samples import fail_at_k_given
 from soarctl.ledger import Filtered
 from soarctl.spec import Spec
 
+_ASKED = "What is 1 + 1?"
+
 
 def filter_to_file(spec: Spec, domain: Domain, engine: Engine, path: Path, tell: Tell) -> dict[str, Any]:
     """Runs the filter and writes its results as they are found; goes on where an earlier call stopped.
@@ -29,7 +31,8 @@ def filter_to_file(spec: Spec, domain: Domain, engine: Engine, path: Path, tell:
         RunError: it cannot be written.
     """
     problems = list(domain.load())
-    begun = {"complete": False, "seed": spec.seed, "model": _identity(engine.facts), "filter": settings(spec)}
+    begun = {"complete": False, "seed": spec.seed, "model": _identity(engine.facts)}
+    begun |= {"filter": settings(spec, domain)}
     done = dict[str, Filtered]()
     if path.exists():
         earlier = _read_manifest(path)
@@ -53,7 +56,7 @@ def filter_to_file(spec: Spec, domain: Domain, engine: Engine, path: Path, tell:
                 os.fsync(file.fileno())
 
             found = fail_at_k(Alone(Workplace(spec, domain, engine, tell)), problems, done, save)
-        made = manifest(spec, engine.facts, mark_halves(domain, found, spec))
+        made = manifest(spec, domain, engine.facts, mark_halves(domain, found, spec))
         _write(manifest_path(path), json.dumps(made, indent=1))
     return made
 
@@ -76,7 +79,7 @@ def filter_given_to_file(spec: Spec, domain: Domain, samples: Path, path: Path, 
         raise DataError(
             "the results here are not of these samples", at=str(path), hint="name another file with `--out`"
         )
-    made = manifest(spec, {}, mark_halves(domain, given.found, spec), given.facts)
+    made = manifest(spec, domain, {}, mark_halves(domain, given.found, spec), given.facts)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(manifest_path(path), json.dumps(made | {"complete": False}, indent=1))
@@ -86,7 +89,11 @@ def filter_given_to_file(spec: Spec, domain: Domain, samples: Path, path: Path, 
 
 
 def manifest(
-    spec: Spec, model: Mapping[str, Any], found: Sequence[Filtered], given: Mapping[str, Any] | None = None
+    spec: Spec,
+    domain: Domain,
+    model: Mapping[str, Any],
+    found: Sequence[Filtered],
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What must be known of a filter's result to use it again: model, settings, counts, hashes of both halves.
 
@@ -94,7 +101,7 @@ def manifest(
         model: facts of the model that was sampled.
         given: where completions came from that nobody sampled here; their model and settings are not known.
     """
-    origin = {"model": _identity(model), "filter": settings(spec)}
+    origin = {"model": _identity(model), "filter": settings(spec, domain)}
     if given is not None:
         origin = {"model": None, "filter": {"samples": spec.filter.samples}, "given_samples": dict(given)}
     return {
@@ -108,7 +115,9 @@ def manifest(
     }
 
 
-def reuse(spec: Spec, path: Path, problems: Sequence[Problem], model: Mapping[str, Any]) -> list[Filtered]:
+def reuse(
+    spec: Spec, domain: Domain, path: Path, problems: Sequence[Problem], model: Mapping[str, Any]
+) -> list[Filtered]:
     """The results of an earlier filter for these problems, in order.
 
     Raises:
@@ -117,7 +126,7 @@ def reuse(spec: Spec, path: Path, problems: Sequence[Problem], model: Mapping[st
     made = _read_manifest(path)
     if not made.get("complete"):
         raise DataError("the filter has not finished", at=str(path), hint="`soarctl filter` goes on where it stopped")
-    wanted = {"model": _identity(model), "filter": settings(spec)}
+    wanted = {"model": _identity(model), "filter": settings(spec, domain)}
     if (given := made.get("given_samples")) is not None:
         if not spec.filter.given_samples:
             raise DataError(
@@ -185,9 +194,13 @@ def result_line(filtered: Filtered) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def settings(spec: Spec) -> dict[str, Any]:
-    """What the result of a filter depends on, beside model, problems and seed."""
-    return spec.filter.model_dump(exclude={"reuse", "given_samples"})
+def settings(spec: Spec, domain: Domain) -> dict[str, Any]:
+    """What the result of a filter depends on, beside model, problems and seed.
+
+    The prompt for one fixed question stands for whatever shapes prompts. Options of the verifier are not in it.
+    """
+    asked = {"chat_template": spec.model.chat_template, "prompt": domain.student_prompt(_ASKED)}
+    return spec.filter.model_dump(exclude={"reuse", "given_samples"}) | asked
 
 
 def _identity(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,9 @@ class PracticeJob(Job[list[Practised | Failed]]):
                 finished.append(Failed(_not_finite(k, j)))
             else:
                 policy, accuracy = (fleet.snapshot(s), after[s]) if s in after else (None, self.before)
-                finished.append(Practised(k, j, Student(policy, accuracy, settled(accuracy - self.before), j), logs_S[s]))
+                finished.append(
+                    Practised(k, j, Student(policy, accuracy, settled(accuracy - self.before), j), logs_S[s])
+                )
         return finished
 
 

@@ -171,7 +171,7 @@ class _Run:
         """The hard problems in two halves: to learn from, and held out."""
         if "split" not in self.ledger.facts:
             found = halve(self.domain, self._attempted(problems), self.spec)
-            made = manifest(self.spec, self.engine.facts, found, given_samples(self.spec))
+            made = manifest(self.spec, self.domain, self.engine.facts, found, given_samples(self.spec))
             with self.ledger.transaction():
                 self.ledger.put_problems(found)
                 self.ledger.set_facts({"split": made})
@@ -183,7 +183,7 @@ class _Run:
 
     def _attempted(self, problems: Sequence[Problem]) -> list[Filtered]:
         if self.spec.filter.reuse is not None:
-            return reuse(self.spec, Path(self.spec.filter.reuse), problems, self.engine.facts)
+            return reuse(self.spec, self.domain, Path(self.spec.filter.reuse), problems, self.engine.facts)
         done = {f.problem.id: f for f in self.ledger.filtered()}
         return fail_at_k(self.crew, problems, done, self.ledger.put_problems)
 

@@ -103,12 +103,28 @@ def test_results_of_another_model_or_of_too_few_samples_are_refused(tmp_path: Pa
     path, problems = tmp_path / "hard.jsonl", list(DOMAIN.load())
     filter_to_file(SPEC, DOMAIN, ENGINE, path, silent)
     with pytest.raises(DataError, match="made otherwise than the spec says") as error:
-        reuse(toy_run(filter={"samples": 128}).spec, path, problems, ENGINE.facts)
+        reuse(toy_run(filter={"samples": 128}).spec, DOMAIN, path, problems, ENGINE.facts)
     assert "'samples': 64" in str(error.value)
     with pytest.raises(DataError, match="made otherwise than the spec says"):
-        reuse(SPEC, path, problems, {"base": "toy", "weights_sha256": "other"})
+        reuse(SPEC, DOMAIN, path, problems, {"base": "toy", "weights_sha256": "other"})
     with pytest.raises(DataError, match="1 of 41 candidates have no result here"):
-        reuse(SPEC, path, [*problems, Problem("new", "1")], ENGINE.facts)
+        reuse(SPEC, DOMAIN, path, [*problems, Problem("new", "1")], ENGINE.facts)
+
+
+def test_results_of_other_prompts_are_refused(tmp_path: Path) -> None:
+    path, problems = tmp_path / "hard.jsonl", list(DOMAIN.load())
+    filter_to_file(SPEC, DOMAIN, ENGINE, path, silent)
+    asked_as_chat = toy_run(filter={"samples": 64}, model={"base": "toy", "chat_template": True})
+    with pytest.raises(DataError, match="made otherwise than the spec says") as error:
+        reuse(asked_as_chat.spec, DOMAIN, path, problems, ENGINE.facts)
+    assert "'chat_template': True" in str(error.value)
+
+    class Politely(ToyDomain):
+        def student_prompt(self, question: str) -> str:
+            return f"Please: {question}"
+
+    with pytest.raises(DataError, match="made otherwise than the spec says"):
+        reuse(SPEC, Politely(), path, problems, ENGINE.facts)
 
 
 def test_a_line_that_is_no_result_is_named(tmp_path: Path) -> None:

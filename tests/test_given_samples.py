@@ -133,7 +133,7 @@ def test_a_run_takes_them_up_only_if_the_spec_says_so_and_its_ledger_says_what_t
     samples, out = written(tmp_path / "samples.jsonl", rows()), tmp_path / "hard.jsonl"
     made = filter_given_to_file(SPEC, DOMAIN, samples, out, silent)
     with pytest.raises(DataError) as error:
-        reuse(SPEC, out, PROBLEMS, ToyEngine(4, (0.9,) * 5).facts)
+        reuse(SPEC, DOMAIN, out, PROBLEMS, ToyEngine(4, (0.9,) * 5).facts)
     assert str(error.value) == (
         f"{out}: these results come from samples of an unknown model, {samples}\n"
         "  to say that they are of this one: filter: {given_samples: true}"

@@ -113,14 +113,16 @@ def _hard_problems(spec: StudySpec, common: LoadedSpec, directory: Path, ledger:
             _write_results(path, found, made)
         elif common.spec.filter.reuse is not None:
             engine = common.trainer.load(common.spec.model, common.spec.seed)
-            found = halve(common.domain, reuse(common.spec, path, common.domain.load(), engine.facts), common.spec)
-            made = manifest(common.spec, engine.facts, found, given_samples(common.spec))
+            found = halve(
+                common.domain, reuse(common.spec, common.domain, path, common.domain.load(), engine.facts), common.spec
+            )
+            made = manifest(common.spec, common.domain, engine.facts, found, given_samples(common.spec))
         else:
             engine = common.trainer.load(common.spec.model, common.spec.seed)
             filter_to_file(common.spec, common.domain, engine, path, tell)
             results = read_results(path)
             found = halve(common.domain, [results[p.id] for p in common.domain.load()], common.spec)
-            made = manifest(common.spec, engine.facts, found)
+            made = manifest(common.spec, common.domain, engine.facts, found)
         with ledger.transaction():
             ledger.put_problems(found)
             ledger.set_facts({"split": made})
