@@ -154,7 +154,7 @@ def collapse(steps: Sequence[Step]) -> Sign | None:
     """The teacher repeats itself, word for word or nearly."""
     first = [step.variety for step in steps[:_EDGE] if step.variety is not None]
     last = [step.variety for step in steps[-_EDGE:] if step.variety is not None]
-    advice = "a larger teacher.kl, a smaller teacher.lr, or an earlier checkpoint of the teacher (`--from-step`)"
+    advice = "a new run with a larger teacher.kl or a smaller teacher.lr"
     now, then = fmean(v.different for v in last), fmean(v.different for v in first)
     if now < 0.5 * then:
         said = f"{100 * now:.0f} % of the questions of a step are different, {100 * then:.0f} % at first"
@@ -249,7 +249,7 @@ def _blow_up(name: str, whose: str, values: Sequence[float], times: int, least: 
     return Sign(
         f"{name} blow-up",
         f"{whose} is {values[-1]:.3g}, usually {usual:.3g}",
-        f"a smaller {less}; `--resume --from-step` goes back to before it",
+        f"a new run with a smaller {less}",
     )
 
 

@@ -22,7 +22,7 @@ from soarctl.spec import Checkpoints
 from soarctl.spec_reader import LoadedSpec
 
 # Changing these between a run and its resumption changes nothing that was or will be learned.
-HARMLESS = ("name", "checkpoints", "evaluation", "trackers")
+HARMLESS = ("name", "checkpoints", "evaluation", "trackers", "teacher.resample_cap")
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def open_ledger(directory: Path, loaded: LoadedSpec, *, resume: bool) -> Ledger:
     ledger = Ledger.open(directory)
     before, now = _flat(ledger.facts["spec"]), _flat(spec)
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
-    grave = [key for key in changed if key.split(".")[0] not in HARMLESS]
+    grave = [key for key in changed if not {key, key.split(".")[0]} & set(HARMLESS)]
     if grave:
         ledger.close()
         raise RunError(

@@ -192,5 +192,6 @@ def _too_few(
         f"the teacher wrote {accepted} of {needed} questions in {drawn} completions "
         f"({100 * accepted / drawn:.1f} % pass the format filter)",
         at="teacher",
-        hint=f"rejected by rule:\n{rules}\nlook at the teacher prompt and model.chat_template, or raise resample_cap",
+        hint=f"rejected by rule:\n{rules}\nlook at the teacher prompt and model.chat_template; "
+        "`--resume` may raise teacher.resample_cap",
     )

@@ -195,7 +195,7 @@ def test_a_teacher_that_never_passes_the_filter_is_given_up_with_the_reasons() -
         "teacher: the teacher wrote 0 of 6 questions in 24 completions (0.0 % pass the format filter)\n"
         "  rejected by rule:\n"
         "     24 x no skill, for example: 'rubbish'\n"
-        "  look at the teacher prompt and model.chat_template, or raise resample_cap"
+        "  look at the teacher prompt and model.chat_template; `--resume` may raise teacher.resample_cap"
     )
 
 
