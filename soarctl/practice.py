@@ -196,9 +196,9 @@ class Practice:
             if not students_R:
                 raise RunError(
                     f"no student of dataset {k} of outer step {self.step} came to the end of its practice",
-                    hint="the warnings say why. `--resume` trains these students again, which helps where memory was short"
-                    " or a process died; a gradient that is not finite will be so again: a new run with a smaller"
-                    " inner.lr",
+                    hint="the warnings say why. `--resume` trains these students again: that helps where memory was\n"
+                    "short or a process died. A gradient that is not finite will be so again: a new run with a\n"
+                    "smaller inner.lr",
                 )
 
     def _practise_jobs(

@@ -221,6 +221,7 @@ def test_a_dataset_that_lost_all_its_students_ends_the_run() -> None:
         world.practise([USELESS, HELPFUL], 1, world.draw_hard(20), 8)
     assert str(error.value) == (
         "no student of dataset 1 of outer step 1 came to the end of its practice\n"
-        "  the warnings say why. `--resume` trains these students again, which helps where memory was short or a process "
-        "died; a gradient that is not finite will be so again: a new run with a smaller inner.lr"
+        "  the warnings say why. `--resume` trains these students again: that helps where memory was\n"
+        "  short or a process died. A gradient that is not finite will be so again: a new run with a\n"
+        "  smaller inner.lr"
     )

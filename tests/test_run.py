@@ -233,7 +233,8 @@ def test_resuming_refuses_a_spec_that_changed_what_is_learned(whole: Path) -> No
         f"{whole}: the spec is not the one that this run was started with\n"
         "  inner.lr: was 2.0, is 0.5\n"
         "  seed: was 0, is 1\n"
-        "  only name, checkpoints, evaluation, trackers, teacher.resample_cap may change; another spec needs another directory"
+        "  only name, checkpoints, evaluation, trackers, teacher.resample_cap may change; "
+        "another spec needs another directory"
     )
 
 
