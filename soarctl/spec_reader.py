@@ -17,13 +17,18 @@ from soarctl import plugins
 from soarctl.api import Domain, Plugin, Reward, Trainer
 from soarctl.errors import SoarError, SpecError
 from soarctl.located import MAX_BYTES, OPTION, Key, Located, Place, SpecProblems, decode, dotted, parse
-from soarctl.spec import Spec
+from soarctl.spec import RewardSection, Spec, TrainerSection
 from soarctl.spec_writer import dump_spec
 from soarctl.validation import nearest, validate
 
 __all__ = ["LoadedSpec", "Override", "dump_spec", "load_spec", "parse_spec", "read_tree"]
 
 MAX_EXTENDS = 10
+_PLUGIN_BY_DEFAULT = {
+    "reward": RewardSection.model_fields["plugin"].default,
+    "trainer": TrainerSection.model_fields["plugin"].default,
+}
+"""Of a section that names none. A domain is always named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,23 +253,21 @@ def _lookup(values: Any, key: Key) -> Any:
     return values
 
 
-def _merge(base: Located, over: Located, *, fresh_options: bool = True) -> Located:
+def _merge(base: Located, over: Located, *, fresh_options: bool = True, section: str = "") -> Located:
     """`over` laid over `base`, key by key.
 
     With `fresh_options`, a section that changes its plug-in drops the options of the old one.
     """
     if not isinstance(base.value, dict) or not isinstance(over.value, dict):
         return over
-    plugin = over.value.get("plugin")
-    if (
-        fresh_options
-        and plugin is not None
-        and ("plugin" not in base.value or base.value["plugin"].value != plugin.value)
-    ):
-        return over
+    if fresh_options and "plugin" in over.value:
+        plugin = base.value["plugin"].value if "plugin" in base.value else _PLUGIN_BY_DEFAULT.get(section)
+        if over.value["plugin"].value != plugin:
+            return over
     entries = dict(base.value)
     for key, entry in over.value.items():
-        entries[key] = _merge(entries[key], entry, fresh_options=fresh_options) if key in entries else entry
+        known = entries.get(key)
+        entries[key] = entry if known is None else _merge(known, entry, fresh_options=fresh_options, section=key)
     return replace(over, value=entries)
 
 

@@ -376,6 +376,12 @@ def test_an_override_of_a_plug_in_drops_the_options_of_the_old_one_whatever_the_
     assert loaded.spec.domain.options == {"step": 2}
 
 
+def test_naming_the_plug_in_that_is_used_by_default_keeps_its_options() -> None:
+    spec = BASE.replace("reward: {plugin: flat}", "reward: {questions: 40}")
+    loaded = load(spec, "reward.plugin=grounded", "reward.samples=8")
+    assert (loaded.spec.reward.options["questions"], loaded.spec.reward.options["samples"]) == (40, 8)
+
+
 @pytest.mark.parametrize(
     ("override", "message", "hint"),
     [
