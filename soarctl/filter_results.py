@@ -83,9 +83,19 @@ def filter_given_to_file(spec: Spec, domain: Domain, samples: Path, path: Path, 
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(manifest_path(path), json.dumps(made | {"complete": False}, indent=1))
-        _write(path, "".join(map(result_line, given.found)))
-        _write(manifest_path(path), json.dumps(made, indent=1))
+    write_results(path, given.found, made)
     return made
+
+
+def write_results(path: Path, found: Sequence[Filtered], made: Mapping[str, Any]) -> None:
+    """Writes results, and then their manifest: where there is one, the results are whole.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    with disk_errors(path):
+        _write(path, "".join(map(result_line, found)))
+        _write(manifest_path(path), json.dumps(made, indent=1))
 
 
 def manifest(

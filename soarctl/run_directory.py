@@ -82,6 +82,9 @@ def open_ledger(directory: Path, loaded: LoadedSpec, *, resume: bool) -> Ledger:
     before, now = _flat(ledger.facts["spec"]), _flat(spec)
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
     grave = [key for key in changed if not {key, key.split(".")[0]} & set(HARMLESS)]
+    if "split" in ledger.facts or before.get("filter.reuse") is not None:
+        # Results are taken from there in one go, with the halves; from then on it does not matter where they were.
+        grave = [key for key in grave if key != "filter.reuse"]
     if grave:
         ledger.close()
         raise RunError(

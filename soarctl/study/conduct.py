@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,11 +17,11 @@ from soarctl.filter_results import (
     manifest,
     manifest_path,
     read_results,
-    result_line,
     reuse,
+    write_results,
 )
 from soarctl.history import Progress, overview
-from soarctl.ledger import FILE, STUDY_FILE, Filtered, Ledger
+from soarctl.ledger import FILE, STUDY_FILE, Ledger
 from soarctl.run import run
 from soarctl.run_directory import lock
 from soarctl.runs import facts_of
@@ -84,8 +84,12 @@ def _open_ledger(spec: StudySpec, common: LoadedSpec, directory: Path) -> Ledger
     changed = [
         f"{key}: was {before['study'].get(key)!r}, is {now!r}"
         for key, now in facts["study"].items()
-        if key not in harmless and before["study"].get(key) != now
-    ] + (["run: its spec is another one"] if before["spec"] != facts["spec"] else [])
+        # `run` and `set` are compared as the spec that they make.
+        if key not in (*harmless, "run", "set") and before["study"].get(key) != now
+    ]
+    learned = [_learned(known["spec"], split="split" in before) for known in (before, facts)]
+    if learned[0] != learned[1]:
+        changed.append("run: its spec is another one")
     if changed:
         ledger.close()
         raise RunError(
@@ -97,25 +101,31 @@ def _open_ledger(spec: StudySpec, common: LoadedSpec, directory: Path) -> Ledger
     return ledger
 
 
+def _learned(spec: dict[str, Any], *, split: bool) -> dict[str, Any]:
+    """The part of a run's spec that decides what is learned: with a split at hand, not where its results were."""
+    return spec | {"filter": {**spec["filter"], "reuse": None}} if split else spec
+
+
 def _hard_problems(spec: StudySpec, common: LoadedSpec, directory: Path, ledger: Ledger, tell: Tell) -> Path:
     """Finds the hard problems, or takes those of given runs; all runs of a study share them and their halves.
 
     Returns:
-        The results of the filter, for the runs that are still to be made.
+        The study's own copy of the filter's results, for the runs that are still to be made. Nothing is ever written
+        to `filter.reuse`, which may be other studies' as well.
     """
-    path = Path(common.spec.filter.reuse or directory / "hard.jsonl")
+    path = directory / "hard.jsonl"
     given = [Path(name) for kind in spec.kinds for name in spec.teachers(kind).directories]
     if "split" not in ledger.facts:
         began = time.monotonic()
         if given:
             with Ledger.open(given[0], read_only=True) as other:
                 found, made = other.filtered(), facts_of(other)["split"]
-            _write_results(path, found, made)
         elif common.spec.filter.reuse is not None:
             engine = common.trainer.load(common.spec.model, common.spec.seed)
-            found = halve(
-                common.domain, reuse(common.spec, common.domain, path, common.domain.load(), engine.facts), common.spec
+            reused = reuse(
+                common.spec, common.domain, Path(common.spec.filter.reuse), common.domain.load(), engine.facts
             )
+            found = halve(common.domain, reused, common.spec)
             made = manifest(common.spec, common.domain, engine.facts, found, given_samples(common.spec))
         else:
             engine = common.trainer.load(common.spec.model, common.spec.seed)
@@ -127,13 +137,9 @@ def _hard_problems(spec: StudySpec, common: LoadedSpec, directory: Path, ledger:
             ledger.put_problems(found)
             ledger.set_facts({"split": made})
             ledger.put_timing(0, "filter", time.monotonic() - began, 0)
+    if not manifest_path(path).exists():
+        write_results(path, ledger.filtered(), ledger.facts["split"])
     return path
-
-
-def _write_results(path: Path, found: Sequence[Filtered], made: Any) -> None:
-    with disk_errors(path):
-        path.write_text("".join(map(result_line, found)))
-        manifest_path(path).write_text(json.dumps(made, indent=1))
 
 
 def _runs(
@@ -209,15 +215,19 @@ def _arm(world: World, arm: Arm) -> None:
         if trains(arm):
             train(world, arm, index, together, first)
         else:
-            _measure(world, arm, together, first)
+            _measure(world, arm, dict(enumerate(together, first)))
     world.ledger.put_timing(steps, f"arm {arm}", time.monotonic() - began, 0)
     world.tell("study_arm", arm=arm.value)
 
 
-def _measure(world: World, arm: Arm, students: Sequence[Student], first: int) -> None:
-    fleet = world.engine.fleet([student.start for student in students], world.run.student_optimizer)
-    numbers = range(first, first + len(students))
-    correct_S_P = attempts_solved(world, arm, fleet, numbers, 0)
+def _measure(world: World, arm: Arm, students: Mapping[int, Student]) -> None:
+    """Measures students as they are, by their number in the arm, unless an earlier call did."""
+    measured = {s for (s,) in world.ledger.rows("SELECT student FROM study_evaluations WHERE arm = ?", arm.value)}
+    waiting = {number: student for number, student in students.items() if number not in measured}
+    if not waiting:
+        return
+    fleet = world.engine.fleet([student.start for student in waiting.values()], world.run.student_optimizer)
+    correct_S_P = attempts_solved(world, arm, fleet, list(waiting), 0)
     with world.ledger.transaction():
-        for number, correct_P in zip(numbers, correct_S_P, strict=True):
+        for number, correct_P in zip(waiting, correct_S_P, strict=True):
             world.ledger.put_study_evaluation(arm, number, 0, world.study.measure.samples, correct_P)

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from soarctl.errors import RunError
+from soarctl.events import silent
+from soarctl.filter_results import filter_to_file
 from soarctl.ledger import STUDY_FILE, Ledger
 from soarctl.study.spec import Arm
 from soarctl.study.table import open_study, study_table
+from soarctl.testing import toy_run
 
 SMALL: dict[str, Any] = {
     "arms": ["base", "hard_only", "grounded_t", "pq", "ps"],
@@ -51,6 +54,15 @@ def weights(directory: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def small(toy_study: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_study(tmp_path_factory.mktemp("small") / "study", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of `soarctl filter` for twice the candidates of the toy study, which other studies use as well."""
+    path = tmp_path_factory.mktemp("shared") / "hard.jsonl"
+    loaded = toy_run(domain={"lengths": [2, 4], "each": 20})
+    filter_to_file(loaded.spec, loaded.domain, loaded.trainer.load(loaded.spec.model, 0), path, silent)
+    return path
 
 
 def test_every_arm_is_in_the_table_with_all_its_students(whole_study: Path) -> None:
@@ -134,6 +146,43 @@ def test_a_study_that_stops_and_starts_again_ends_as_one_that_did_not(
     assert weights(tmp_path / "study") == weights(small)
 
 
+def test_students_that_are_measured_as_they_are_need_not_share_a_fleet(
+    toy_study: Callable[..., Path], tmp_path: Path
+) -> None:
+    alone: dict[str, Any] = {"arms": ["base", "ps"], "runs": {"grounded": {"count": 1}}, "seeds": 3}
+    alone["set"] = ["trainer.side_by_side=1"]
+    whole = toy_study(tmp_path / "whole" / "study", **alone)
+    for count in (2, 5):
+        stopped = tmp_path / f"stopped-{count}" / "study"
+        with pytest.raises(Stop):
+            toy_study(stopped, stop_at("study_measured", count), **alone)
+        toy_study(stopped, **alone)
+        assert content(stopped) == content(whole)
+
+
+@pytest.mark.parametrize("event", ["started", "step"])
+def test_a_study_goes_on_under_another_name_and_in_another_place(
+    toy_study: Callable[..., Path], small: Path, tmp_path: Path, event: str
+) -> None:
+    with pytest.raises(Stop):
+        toy_study(tmp_path / "before", stop_at(event, 1), **SMALL)
+    (tmp_path / "before").rename(tmp_path / "after")
+    toy_study(tmp_path / "after", **SMALL)
+    with open_study(tmp_path / "after") as here, open_study(small) as there:
+        assert study_table(here).arms == study_table(there).arms
+
+
+def test_where_shared_results_were_does_not_matter_once_they_are_taken(
+    toy_study: Callable[..., Path], shared: Path, tmp_path: Path
+) -> None:
+    arms = SMALL | {"arms": ["grounded_t"]}
+    with pytest.raises(Stop):
+        toy_study(tmp_path / "study", stop_at("step", 1), **arms, set=[f"filter.reuse={shared}"])
+    toy_study(tmp_path / "study", **arms, set=["filter.reuse=gone.jsonl"])
+    with open_study(tmp_path / "study") as ledger:
+        assert [row.arm for row in study_table(ledger).arms] == ["grounded_t"]
+
+
 def test_a_finished_study_does_nothing_when_started_again(toy_study: Callable[..., Path], small: Path) -> None:
     told: list[str] = []
     toy_study(small, lambda event, /, **facts: told.append(event), **SMALL)
@@ -165,6 +214,21 @@ def test_given_runs_are_taken_and_bring_their_hard_problems(
     with open_study(tmp_path) as here, open_study(small) as there:
         assert here.facts["split"] == there.facts["split"]
         assert study_table(here).arms == study_table(there).arms
+
+
+def test_a_study_never_writes_to_the_results_that_it_reuses(
+    toy_study: Callable[..., Path], small: Path, shared: Path, tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in shared.parent.iterdir()}
+    given = {"grounded": {"directories": [str(small / "runs" / "grounded-0")]}, "intrinsic": {"count": 1}}
+    for name, runs in (("given", given), ("made", SMALL["runs"] | {"intrinsic": {"count": 1}})):
+        arms = SMALL | {"arms": ["grounded_t", "intrinsic_t"], "runs": runs}
+        toy_study(tmp_path / name, **arms, set=[f"filter.reuse={shared}"])
+        assert {path: path.read_bytes() for path in shared.parent.iterdir()} == before
+        made = tmp_path / name / "runs" / "intrinsic-0"
+        with open_study(tmp_path / name) as ledger, Ledger.open(made, read_only=True) as run:
+            assert run.facts["split"] == ledger.facts["split"]
+            assert len(run.filtered()) == 20
 
 
 def test_runs_with_other_hard_problems_do_not_go_together(
