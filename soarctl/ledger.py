@@ -417,7 +417,10 @@ class Ledger:
         self._put("study_skipped", [{"arm": arm, "reason": reason}], replace=True)
 
     def put_timing(self, step: int, phase: str, seconds: float, tokens: int) -> None:
-        self._put("timings", [{"step": step, "phase": phase, "seconds": seconds, "tokens": tokens}])
+        """How long a phase took. One that is done again, after a resume, takes the place of the earlier."""
+        with self.transaction():
+            self._db.execute("DELETE FROM timings WHERE step = ? AND phase = ?", (step, phase))
+            self._put("timings", [{"step": step, "phase": phase, "seconds": seconds, "tokens": tokens}])
 
     def forget_after(self, step: int) -> None:
         """Removes every trace of the outer steps after `step`, and of the baselines they promoted."""
@@ -427,6 +430,7 @@ class Ledger:
             self._db.execute("DELETE FROM baselines WHERE step > ?", (step,))
             self._db.execute("DELETE FROM baseline_rates WHERE stage NOT IN (SELECT stage FROM baselines)")
             self._db.execute("DELETE FROM evaluations")
+            self._db.execute("DELETE FROM timings WHERE step > ? OR phase LIKE 'evaluation %'", (step,))
 
     def copy_to(self, path: Path) -> None:
         """Writes the whole database to another file."""

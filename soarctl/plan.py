@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import ceil, sqrt
+from math import ceil, floor, sqrt
 from pathlib import Path
 
 from soarctl.api import Problem, Student
@@ -232,7 +232,7 @@ def _counts(
     steps, inner = spec.outer.steps, spec.inner.max_new_tokens
     batch = spec.inner.batch_size * spec.inner.group_size
     updates = _updates(spec, demand, stages_T)
-    train = None if hard is None else round(hard * spec.split.train_fraction)
+    train = None if hard is None else floor(hard * spec.split.train_fraction + 1e-9)
     attempts = sum(max(samples, 1) for samples in demand.baseline_samples)
     needed = spec.datasets_per_step * spec.teacher.dataset_size
     bound = "" if spec.filter.reuse else "if every candidate is hard"
@@ -404,7 +404,7 @@ def _warnings(spec: Spec, demand: Demand, hard: int | None, error: float | None,
         )
     if demand.outcomes and tau * m < Fraction(1, demand.outcomes):
         said.append(f"tau {tau:g} is so low that one solved problem in {m} steps is a promotion")
-    train = None if hard is None else round(hard * spec.split.train_fraction)
+    train = None if hard is None else floor(hard * spec.split.train_fraction + 1e-9)
     if train is not None and demand.questions > train:
         said.append(f"the reward asks for {demand.questions} hard train problems; there are {train} at most")
     return said

@@ -54,6 +54,12 @@ def test_stopping_early_changes_no_result() -> None:
     }
 
 
+@pytest.mark.parametrize(("count", "fraction", "train"), [(719, 0.5, 359), (100, 0.29, 29), (3, 0.5, 1), (4, 0.5, 2)])
+def test_the_odd_hard_problem_is_held_out(count: int, fraction: float, train: int) -> None:
+    split = DOMAIN.split([Problem(str(number), "") for number in range(count)], fraction, 0)
+    assert (len(split.train), len(split.test)) == (train, count - train)
+
+
 def test_halves_are_disjoint_and_do_not_depend_on_the_order() -> None:
     results = found()
     one = {f.problem.id: f.half for f in halve(DOMAIN, results, SPEC)}
