@@ -22,7 +22,7 @@ for package in "$root"/var/cache/apt/archives/*.deb; do
     dpkg-deb --fsys-tarfile "$package" | tar --extract --keep-directory-symlink --directory "$root"
 done
 mv "$root"/boot/vmlinuz-* "$work/kernel"
-rm -rf "$root"/{boot,debootstrap,var/cache,usr/share/doc,usr/share/man,usr/share/locale} "$root"/{,usr/}lib/modules
+rm -rf "$root"/{proc,boot,debootstrap,var/cache,usr/share/doc,usr/share/man,usr/share/locale} "$root"/{,usr/}lib/modules
 python=$(basename "$root"/usr/bin/python3.*)
 python3 -m pip install --quiet --disable-pip-version-check --target "$root/site" --platform manylinux_2_28_aarch64 \
     --platform manylinux2014_aarch64 --only-binary=:all: --python-version "${python#python}" \
