@@ -157,6 +157,13 @@ class Domain(Plugin, ABC):
             DataError: a file is missing, unreadable, or holds no usable problem.
         """
 
+    def files(self) -> Mapping[str, str]:
+        """Local files and folders that `load` reads, by the option that names each. May be overridden.
+
+        `{"data[0].path": "MATH/test"}`. They are looked for before a run begins, and by `soarctl validate`.
+        """
+        return {}
+
     def split(self, problems: Sequence[Problem], train_fraction: float, seed: int) -> Split:
         """The hard problems in two disjoint halves, the same whatever their order.
 
@@ -432,6 +439,15 @@ class Trainer(Plugin, ABC):
 
     trains_all_weights: ClassVar[bool] = False
     """Whether a policy is every weight of the model, and not a few beside it. Plans of memory and time go by it."""
+
+    def find(self, model: ModelSource) -> None:
+        """Looks whether what `load` needs is there, as far as that takes no time. May be overridden; imports no torch.
+
+        Asked before a run begins, and by `soarctl validate`.
+
+        Raises:
+            SoarError: it is not; `at` is the key of the spec that is wrong: `model.base`, say.
+        """
 
     @abstractmethod
     def load(self, model: ModelSource, seed: int) -> Engine:

@@ -126,9 +126,12 @@ def manifest(
 
 
 def reuse(
-    spec: Spec, domain: Domain, path: Path, problems: Sequence[Problem], model: Mapping[str, Any]
+    spec: Spec, domain: Domain, path: Path, problems: Sequence[Problem], model: Mapping[str, Any] | None
 ) -> list[Filtered]:
     """The results of an earlier filter for these problems, in order.
+
+    Args:
+        model: facts of the run's model; None while it is not loaded, to look at all the rest.
 
     Raises:
         DataError: it was made with another model or other settings, or does not cover the problems.
@@ -136,7 +139,7 @@ def reuse(
     made = _read_manifest(path)
     if not made.get("complete"):
         raise DataError("the filter has not finished", at=str(path), hint="`soarctl filter` goes on where it stopped")
-    wanted = {"model": _identity(model), "filter": settings(spec, domain)}
+    wanted = {"filter": settings(spec, domain)} | ({} if model is None else {"model": _identity(model)})
     if (given := made.get("given_samples")) is not None:
         if not spec.filter.given_samples:
             raise DataError(
@@ -221,6 +224,12 @@ def _read_manifest(results: Path) -> dict[str, Any]:
     path = manifest_path(results)
     try:
         made: Any = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(
+            f"the manifest of {results} is missing",
+            at=str(path),
+            hint="`soarctl filter` writes it beside its results; they go together",
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"the manifest of the filter's results cannot be read: {error}", at=str(path)) from error
     if not isinstance(made, dict):

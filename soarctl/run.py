@@ -6,6 +6,7 @@ transaction in the ledger that refers to them. Whatever the ledger does not know
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -20,12 +21,14 @@ from soarctl.events import Tell
 from soarctl.fail_at_k import fail_at_k, halve
 from soarctl.filter_results import given_samples, manifest, reuse
 from soarctl.ledger import Filtered, Ledger, mean_measures
+from soarctl.named_files import check_files
 from soarctl.practice import Baseline, Practice
 from soarctl.run_directory import (
     StudentShelf,
     check_model,
     drop_old_teachers,
     go_back,
+    is_filtered,
     load_baseline,
     lock,
     open_ledger,
@@ -62,17 +65,22 @@ def run(
 
     Raises:
         RunError: the directory is in use, holds another run, or cannot be written.
+        SpecError: a file that the spec names is not there.
     """
     began = time.monotonic()
+    filtered = is_filtered(directory)
+    check_files(loaded, filtered=filtered)
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    with (
-        lock(directory),
-        open_ledger(directory, loaded, resume=resume) as ledger,
-        tracked(loaded.spec, directory, ledger, tell) as tell,
-        together(directory) as assemble,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(lock(directory))
+        # Before there is a ledger, so that what fails here leaves no run behind.
         problems = _candidates(loaded.domain, loaded.spec.domain.plugin)
+        if loaded.spec.filter.reuse is not None and not filtered:
+            reuse(loaded.spec, loaded.domain, Path(loaded.spec.filter.reuse), problems, None)
+        ledger = stack.enter_context(open_ledger(directory, loaded, resume=resume))
+        tell = stack.enter_context(tracked(loaded.spec, directory, ledger, tell))
+        assemble = stack.enter_context(together(directory))
         engine = loaded.trainer.load(loaded.spec.model, loaded.spec.seed)
         check_model(ledger, engine)
         if from_step is not None:

@@ -24,6 +24,9 @@ from soarctl.spec_reader import LoadedSpec
 # Changing these between a run and its resumption changes nothing that was or will be learned.
 HARMLESS = ("name", "checkpoints", "evaluation", "trackers", "teacher.resample_cap")
 
+_MODEL = "model"
+"""The fact with which the work of a run begins."""
+
 
 @contextmanager
 def lock(directory: Path) -> Generator[None, None, None]:
@@ -54,31 +57,27 @@ def lock(directory: Path) -> Generator[None, None, None]:
 def open_ledger(directory: Path, loaded: LoadedSpec, *, resume: bool) -> Ledger:
     """The ledger of a new run, or with `resume` of the one that is there.
 
+    A run that failed before its model was loaded has done nothing: another may begin in its place.
+
     Raises:
         RunError: there is a run and `resume` was not asked for, or it follows another spec.
     """
-    spec = loaded.spec.model_dump(mode="json")
     if not (directory / FILE).exists():
-        with disk_errors(directory):
-            (directory / "spec.yaml").write_text(loaded.text)
-        return Ledger.create(
-            directory,
-            {
-                "spec": spec,
-                "spec_sha256": loaded.hash,
-                "overrides": [asdict(override) for override in loaded.overrides],
-                "soarctl_version": __version__,
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "machine": platform.platform(),
-            },
-        )
+        _write_spec(directory, loaded)
+        return Ledger.create(directory, _first_facts(loaded))
+    ledger = Ledger.open(directory)
+    if _MODEL not in ledger.facts:
+        _write_spec(directory, loaded)
+        ledger.set_facts(_first_facts(loaded))
+        return ledger
     if not resume:
+        ledger.close()
         raise RunError(
             "there is a run here already",
             at=str(directory),
             hint="`--resume` goes on with it; `--out` names another directory",
         )
-    ledger = Ledger.open(directory)
+    spec = loaded.spec.model_dump(mode="json")
     before, now = _flat(ledger.facts["spec"]), _flat(spec)
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
     grave = [key for key in changed if not {key, key.split(".")[0]} & set(HARMLESS)]
@@ -98,15 +97,39 @@ def open_ledger(directory: Path, loaded: LoadedSpec, *, resume: bool) -> Ledger:
     return ledger
 
 
+def is_filtered(directory: Path) -> bool:
+    """Whether the run in a directory, if there is one, knows its hard problems."""
+    if not (directory / FILE).exists():
+        return False
+    with Ledger.open(directory, read_only=True) as ledger:
+        return "split" in ledger.facts
+
+
+def _write_spec(directory: Path, loaded: LoadedSpec) -> None:
+    with disk_errors(directory):
+        (directory / "spec.yaml").write_text(loaded.text)
+
+
+def _first_facts(loaded: LoadedSpec) -> dict[str, Any]:
+    return {
+        "spec": loaded.spec.model_dump(mode="json"),
+        "spec_sha256": loaded.hash,
+        "overrides": [asdict(override) for override in loaded.overrides],
+        "soarctl_version": __version__,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": platform.platform(),
+    }
+
+
 def check_model(ledger: Ledger, engine: Engine) -> None:
     """Records the base model of a new run.
 
     Raises:
         RunError: the run was started with another one.
     """
-    known, now = ledger.facts.get("model"), dict(engine.facts)
+    known, now = ledger.facts.get(_MODEL), dict(engine.facts)
     if known is None:
-        ledger.set_facts({"model": now})
+        ledger.set_facts({_MODEL: now})
     elif known.get("weights_sha256") != now.get("weights_sha256"):
         raise RunError(
             f"the base model {now.get('base')} is not the one that this run was started with",

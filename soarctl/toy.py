@@ -264,4 +264,6 @@ def toy_run(**sections: Any) -> "LoadedSpec":
         values[section] = values.get(section, {}) | changed if isinstance(changed, dict) and not other else changed
     spec = Spec.model_validate(values)
     reward = plugins.load(Reward, spec.reward.plugin, spec.reward.options)
-    return LoadedSpec(spec, ToyDomain(**spec.domain.options), reward, ToyTrainer(**spec.trainer.options), (), (), {})
+    return LoadedSpec(
+        spec, ToyDomain(**spec.domain.options), reward, ToyTrainer(**spec.trainer.options), ("toy",), (), {}
+    )

@@ -16,12 +16,12 @@ import pytest
 
 from soarctl import checkpoints, plugins
 from soarctl.api import Completion, Domain, Problem, Prompt, Reward, Sampling
-from soarctl.errors import CheckpointError, DataError, RunError
+from soarctl.errors import CheckpointError, DataError, ModelError, RunError, SpecError
 from soarctl.events import silent
 from soarctl.ledger import FILE, Ledger
 from soarctl.run import run
 from soarctl.run_directory import load_baseline, lock, teacher_checkpoint
-from soarctl.testing import ToyEngine, ToyFleet, toy_run
+from soarctl.testing import ToyDomain, ToyEngine, ToyFleet, ToyTrainer, toy_run
 
 
 class Stop(BaseException):
@@ -113,6 +113,48 @@ def test_a_run_that_stops_and_is_resumed_ends_as_one_that_did_not(
     run(toy_run(), tmp_path, silent, resume=True)
     assert content(tmp_path) == content(whole)
     assert weights(tmp_path) == weights(whole)
+
+
+def test_a_run_whose_problems_cannot_be_read_leaves_no_run_behind(tmp_path: Path) -> None:
+    def nothing(_: ToyDomain) -> list[Problem]:
+        raise DataError("no such data")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ToyDomain, "load", nothing)
+        with pytest.raises(DataError, match="no such data"):
+            run(toy_run(), tmp_path, silent)
+    assert not (tmp_path / FILE).exists()
+    run(toy_run(), tmp_path, silent)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_where_no_model_was_loaded_another_spec_may_begin(whole: Path, tmp_path: Path, resume: bool) -> None:
+    def none(*_: Any) -> ToyEngine:
+        raise ModelError("no such model")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ToyTrainer, "load", none)
+        with pytest.raises(ModelError, match="no such model"):
+            run(toy_run(seed=5), tmp_path, silent)
+    run(toy_run(), tmp_path, silent, resume=resume)
+    assert content(tmp_path) == content(whole)
+    assert (tmp_path / "spec.yaml").read_text() == (whole / "spec.yaml").read_text()
+    with pytest.raises(RunError, match="there is a run here already"):
+        run(toy_run(), tmp_path, silent)
+
+
+def test_results_to_reuse_are_looked_at_before_a_model_is_loaded(tmp_path: Path) -> None:
+    loaded = toy_run(filter={"samples": 8, "reuse": str(tmp_path / "nope.jsonl")})
+    with pytest.raises(SpecError) as missing:
+        run(loaded, tmp_path / "run", silent)
+    assert str(missing.value).startswith(f"toy: filter.reuse: no such file: {tmp_path}/nope.jsonl\n  `soarctl filter ")
+    (tmp_path / "nope.jsonl").touch()
+    (tmp_path / "nope.manifest.json").write_text('{"complete": true, "filter": {}}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ToyTrainer, "load", lambda *_: pytest.fail("a model was loaded"))
+        with pytest.raises(DataError, match="these results were made otherwise than the spec says"):
+            run(loaded, tmp_path / "run", silent)
+    assert not (tmp_path / "run" / FILE).exists()
 
 
 def test_an_interrupted_step_is_sampled_anew_where_samples_do_not_repeat(

@@ -70,7 +70,7 @@ def _options(
 
 @app.command(epilog="Example: soarctl validate specs/quickstart.yaml --set outer.steps=5")
 def validate(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check a spec, its plug-ins and their options, and say in short what it asks for. Loads no model."""
+    """Check a spec, its plug-ins and their options, look for its files, and say what it asks for. Loads no model."""
     from soarctl.cli.validate import validate
 
     validate(spec, overrides or [], as_json=as_json)

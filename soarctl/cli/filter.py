@@ -16,11 +16,13 @@ def filter_problems(path: str, overrides: list[str], out: Path, samples: Path | 
     """
     from soarctl.cli.run_view import JsonLines, PlainLines
     from soarctl.filter_results import filter_given_to_file, filter_to_file
+    from soarctl.named_files import check_files
     from soarctl.spec_reader import load_spec
 
     loaded = load_spec(path, overrides)
     view = JsonLines() if as_json else PlainLines()
     if samples is None:
+        check_files(loaded)
         engine = loaded.trainer.load(loaded.spec.model, loaded.spec.seed)
         made = filter_to_file(loaded.spec, loaded.domain, engine, out, view.tell)
     else:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def validate(path: str, overrides: Sequence[str], *, as_json: bool) -> None:
-    """Prints what a spec asks for.
+    """Prints what a spec asks for, and which of its files are not here.
 
     Raises:
         SoarError: it asks for something impossible.
@@ -58,6 +58,7 @@ def _facts(loaded: "LoadedSpec") -> dict[str, Any]:
 
     from soarctl import plugins
     from soarctl.api import Domain, Reward, Trainer
+    from soarctl.named_files import missing
 
     spec = loaded.spec
     sections = {"domain": (Domain, spec.domain), "reward": (Reward, spec.reward), "trainer": (Trainer, spec.trainer)}
@@ -74,6 +75,8 @@ def _facts(loaded: "LoadedSpec") -> dict[str, Any]:
         "datasets": spec.datasets_per_step,
         "questions": spec.teacher.dataset_size,
         "files": loaded.files,
+        # A spec may be right and its data elsewhere: it is checked on a laptop and run on a cluster.
+        "missing": [{"at": problem.at, "message": problem.message} for problem in missing(loaded)],
         "overrides": [asdict(override) for override in loaded.overrides],
     }
 
@@ -89,7 +92,8 @@ def _paragraph(path: str, facts: dict[str, Any]) -> str:
         f"Hash {facts['hash'][:16]}."
     )
     changes = [f"{o['key']}: {json.dumps(o['new'])} instead of {json.dumps(o['old'])}" for o in facts["overrides"]]
-    return "\n".join([_filled(paragraph), *changes])
+    absent = [f"not here, and a run needs it: {m['at']}: {m['message']}" for m in facts["missing"]]
+    return "\n".join([_filled(paragraph), *changes, *absent])
 
 
 def _filled(text: str) -> str:

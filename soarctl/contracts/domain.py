@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 from soarctl.api import Domain, Finding, Outcome, Problem, Rejection, Verdict, problem_id
@@ -488,6 +490,15 @@ def looked_at(world: DomainWorld) -> Iterator[str]:
             yield f"checks calls {shown(finding.what)} a problem, and the domain works: {shown(finding.problem)}"
 
 
+def named(world: DomainWorld) -> Iterator[str]:
+    """`files` names local files by options of the domain, and they are there where `load` reads them."""
+    for option, path in world.domain.files().items():
+        if re.split(r"[.\[]", option)[0] not in type(world.domain).model_fields:
+            yield f"files has the key {shown(option)}, which is no option"
+        elif not is_a(path, str) or not Path(path).expanduser().exists():
+            yield f"files names {shown(path)} for {option}, which is not there, and the domain loads"
+
+
 CHECKS: tuple[Check[DomainWorld], ...] = (
     loads,
     ids,
@@ -512,6 +523,7 @@ CHECKS: tuple[Check[DomainWorld], ...] = (
     people,
     recorded,
     looked_at,
+    named,
 )
 
 

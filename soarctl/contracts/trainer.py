@@ -144,6 +144,14 @@ def loads(world: TrainerWorld) -> Iterator[str]:
         yield "facts have no `weights_sha256`: a resumed run could not tell that the model changed"
 
 
+def finds(world: TrainerWorld) -> Iterator[str]:
+    """`find` finds the model that `load` loads."""
+    try:
+        world.trainer.find(world.model)
+    except Exception as error:  # the boundary around a plug-in
+        yield f"find raised {type(error).__name__}: {error}"
+
+
 def start(world: TrainerWorld) -> Iterator[str]:
     """A fleet starts from the policies that it is given, and snapshots are copies."""
     begun = world.engine.start()
@@ -348,6 +356,7 @@ def exports(world: TrainerWorld) -> Iterator[str]:
 CHECKS: tuple[Check[TrainerWorld], ...] = (
     options,
     loads,
+    finds,
     start,
     samples,
     same_streams,

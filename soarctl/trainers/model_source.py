@@ -1,11 +1,10 @@
 """From a spec's `model` section to a model and a tokenizer."""
 
 import hashlib
-import importlib.util
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import cast
 
 import huggingface_hub
@@ -16,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from soarctl.api import ModelError, ModelSource
+from soarctl.trainers.model_place import local_place
 
-PACKAGE = "package:"
 WEIGHTS = "*.safetensors"
 
 
@@ -60,7 +59,8 @@ def load(source: ModelSource, dtype: torch.dtype, attention: str | None) -> Base
     Raises:
         ModelError: there is no such model, it cannot be reached, or it is not one that can be used.
     """
-    directory, commit = _locate(source)
+    place = local_place(source.base)
+    directory, commit = (place, None) if place else _from_hub(source)
     _check(directory, source.base)
     try:
         with quiet():
@@ -88,36 +88,8 @@ def load(source: ModelSource, dtype: torch.dtype, attention: str | None) -> Base
     return BaseModel(model.eval().requires_grad_(False), tokenizer, directory, commit)
 
 
-def _locate(source: ModelSource) -> tuple[Path, str | None]:
-    """The model's directory, fetched if need be, and the hub's commit."""
-    if source.base.startswith(PACKAGE):
-        return _in_package(source.base), None
-    if Path(source.base).is_dir():
-        return Path(source.base), None
-    if source.base.startswith((".", "/", "~")) or source.base.count("/") > 1:
-        raise ModelError(f'there is no directory "{source.base}"', at="model.base")
-    return _from_hub(source)
-
-
-def _in_package(base: str) -> Path:
-    """`package:<import name>/<folder>`, found without importing the package."""
-    name, _, folder = base.removeprefix(PACKAGE).partition("/")
-    if not folder or ".." in PurePosixPath(folder).parts or PurePosixPath(folder).is_absolute():
-        raise ModelError(
-            f'"{base}" does not name a folder of a package',
-            at="model.base",
-            hint="write package:<import name>/<folder>, without ..",
-        )
-    # A dotted name would import its parents.
-    found = importlib.util.find_spec(name) if name.isidentifier() else None
-    for place in (found.submodule_search_locations or []) if found else []:
-        if (Path(place) / folder).is_dir():
-            return Path(place) / folder
-    missing = f'has no folder "{folder}"' if found else "is not installed"
-    raise ModelError(f'the package "{name}" {missing}', at="model.base")
-
-
-def _from_hub(source: ModelSource) -> tuple[Path, str | None]:
+def _from_hub(source: ModelSource) -> tuple[Path, str]:
+    """The model's directory, fetched if need be, and its commit."""
     try:
         with quiet():
             directory = Path(

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt, SerializeAsAny
 
-from soarctl.api import Sampler, Trainer
+from soarctl.api import ModelSource, Sampler, Trainer
 from soarctl.trainers.decoder import DecoderSampler
+from soarctl.trainers.model_place import local_place
 
 
 class ModelTrainer(Trainer, ABC):
@@ -38,6 +39,9 @@ class ModelTrainer(Trainer, ABC):
     importance_cap: PositiveFloat | None = None
     """Weigh each token of the policy gradient by min(cap, trainer's probability / sampler's): truncated importance
     sampling, for a sampler that rounds otherwise than the trainer. By default all tokens count alike."""
+
+    def find(self, model: ModelSource) -> None:
+        local_place(model.base)
 
 
 def before_torch() -> None:

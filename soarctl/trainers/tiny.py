@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from soarctl.api import Engine, ModelSource, Trainer
+from soarctl.api import DataError, Engine, ModelSource, Trainer
 
 
 class TinyTrainer(Trainer):
@@ -34,6 +34,10 @@ class TinyTrainer(Trainer):
     """LoRA scale: an adapter adds alpha / rank * B A."""
     width: PositiveInt = 8
     """Students trained side by side."""
+
+    def find(self, model: ModelSource) -> None:
+        if not self.texts.is_file():
+            raise DataError(f"no such file: {self.texts}", at="trainer.texts")
 
     def load(self, model: ModelSource, seed: int) -> Engine:
         from soarctl.trainers.accelerate import AccelerateTrainer

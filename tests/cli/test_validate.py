@@ -109,6 +109,36 @@ def test_plugins_lists_what_is_installed(soarctl: Any) -> None:
     } in json.loads(out)
 
 
+def test_validate_names_the_files_that_are_not_here(soarctl: Any) -> None:
+    Path("b.yaml").write_text(
+        "name: b\nmodel: {base: ./model}\ndomain:\n  plugin: math\n  data:\n    - path: MATH\n"
+        "filter: {reuse: hard.jsonl}\n"
+    )
+    code, out, _ = soarctl("validate", "b.yaml")
+    assert code == 0
+    assert out.splitlines()[-3:] == [
+        "not here, and a run needs it: b.yaml:6:7: domain.data[0].path: no such file or folder: MATH",
+        'not here, and a run needs it: b.yaml:2:9: model.base: there is no directory "./model"',
+        "not here, and a run needs it: b.yaml:7:10: filter.reuse: no such file: hard.jsonl",
+    ]
+    missing = json.loads(soarctl("validate", "b.yaml", "--json")[1])["missing"]
+    assert missing[1] == {"at": "b.yaml:2:9: model.base", "message": 'there is no directory "./model"'}
+    for name in ("model", "MATH"):
+        Path(name).mkdir()
+    Path("hard.jsonl").touch()
+    Path("hard.manifest.json").touch()
+    assert "not here" not in soarctl("validate", "b.yaml")[1]
+
+
+def test_validate_refuses_a_template_that_does_not_compile_and_a_tier_that_is_too_weak(soarctl: Any) -> None:
+    code, _, err = soarctl("validate", "a.yaml", "--set", "domain={plugin: math, student_template: '{{ question'}")
+    assert code == 2
+    assert "student_template: the template does not compile: " in err
+    code, _, err = soarctl("validate", "a.yaml", "--set", "domain={plugin: code, sandbox: {tier: unsafe}}")
+    assert code == 2
+    assert 'domain.sandbox: the tier "unsafe" is weaker than min_tier "seccomp": NOT ISOLATED' in err
+
+
 RUNS = sorted(path for path in (ROOT / "specs").glob("*.yaml") if not path.stem.endswith("_study"))
 
 

@@ -395,6 +395,20 @@ class FindsFault(Sorting):
         return [Finding("digits", "ten", "too many")]
 
 
+class NamesNoOption(Sorting):
+    """files has the key 'data', which is no option"""
+
+    def files(self) -> Mapping[str, str]:
+        return {"data": "."}
+
+
+class NamesNoFile(Sorting):
+    """files names 'digits.txt' for length, which is not there, and the domain loads"""
+
+    def files(self) -> Mapping[str, str]:
+        return {"length": "digits.txt"}
+
+
 DEFECTS = [
     value
     for value in list(globals().values())

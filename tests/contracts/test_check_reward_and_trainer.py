@@ -340,6 +340,13 @@ class AdaptersOnlyEngine(ToyEngine):
         super().export(policy, directory, merge=merge)
 
 
+class FindsNothing(ToyTrainer):
+    """find raised ModelError: model.base: not here"""
+
+    def find(self, model: ModelSource) -> None:
+        raise ModelError("not here", at="model.base")
+
+
 class WholeModels(ToyTrainer):
     """A trainer without adapters."""
 
@@ -359,7 +366,7 @@ def test_a_trainer_may_refuse_to_export_adapters() -> None:
 
 
 @pytest.mark.parametrize(
-    "defect", [NoTwoStarts, Nameless, Overstates, AdaptersOnly], ids=lambda defect: defect.__name__
+    "defect", [NoTwoStarts, Nameless, Overstates, AdaptersOnly, FindsNothing], ids=lambda defect: defect.__name__
 )
 def test_a_planted_defect_of_an_engine_is_caught_and_named(defect: type[ToyTrainer]) -> None:
     with pytest.raises(ContractError, match=re.escape(str(defect.__doc__))):

@@ -43,6 +43,7 @@ HELD = {
     "Domain.solve": ["people"],
     "Domain.facts": ["recorded"],
     "Domain.checks": ["looked_at"],
+    "Domain.files": ["named"],
     "Domain.measure": ["people", "hostile_questions"],
     "Reward": ["options", "travels"],
     "Reward.score": [
@@ -55,6 +56,7 @@ HELD = {
     ],
     "Trainer": ["options"],
     "Trainer.load": ["loads"],
+    "Trainer.find": ["finds"],
     "Trainer.trains_all_weights": ["loads"],
     "Engine.width": ["loads"],
     "Engine.repeats": ["same_streams"],

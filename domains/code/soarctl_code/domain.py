@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, field_validator
 
 from soarctl.api import Domain, Outcome, Problem, Rejection, Split, Verdict
 from soarctl.api import Finding as MachineFinding
@@ -91,6 +91,19 @@ class CodeDomain(Domain):
     """The student's reward tiers."""
     sandbox: Sandbox = Sandbox()
     """How programs are kept in."""
+
+    @field_validator("teacher_template")
+    @classmethod
+    def _teacher_template_compiles(cls, template: str) -> str:
+        return prompts.check_template(template, "topics", "tests_wanted")
+
+    @field_validator("student_template")
+    @classmethod
+    def _student_template_compiles(cls, template: str | None) -> str | None:
+        return None if template is None else prompts.check_template(template, "question")
+
+    def files(self) -> Mapping[str, str]:
+        return {f"data[{index}].path": file.path for index, file in enumerate(self.data)}
 
     def load(self) -> Sequence[Problem]:
         files: list[tuple[Path, Format]] = [(Path(file.path).expanduser(), file.format) for file in self.data]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
 from soarctl.api import PluginError
@@ -76,6 +76,23 @@ def render(template: str, at: str, **values: object) -> str:
         raise PluginError(
             f"the prompt template cannot be used: {error}", at=at, hint=f"it may use: {', '.join(sorted(values))}"
         ) from error
+
+
+def check_template(template: str, *names: str) -> str:
+    """The template itself, if it is one and uses no other names.
+
+    Raises:
+        ValueError: it does not compile, or asks for what it is not given.
+    """
+    known = f"Jinja2, with {' and '.join(names)}"
+    try:
+        parsed = _environment().parse(template)
+    except TemplateError as error:
+        raise ValueError(f"the template does not compile: {error} ({known})") from error
+    unknown = meta.find_undeclared_variables(parsed) - {*names, *_environment().globals}
+    if unknown:
+        raise ValueError(f"the template uses {', '.join(sorted(unknown))}, which there is not ({known})")
+    return template
 
 
 def sections(text: str) -> dict[str, str] | str:

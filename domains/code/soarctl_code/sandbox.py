@@ -4,9 +4,9 @@ import atexit
 import os
 from collections.abc import Generator, Iterable
 from functools import cache
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from soarctl.api import Finding
 from soarctl_code.jail import tiers
@@ -43,6 +43,22 @@ class Sandbox(BaseModel):
     """MiB of memory per run, beside the interpreter's own."""
     output_kb: Annotated[int, Field(ge=1, le=65536)] = 64
     """KiB that a run may write to each of stdout and stderr."""
+
+    @model_validator(mode="after")
+    def _tier_is_strong_enough(self) -> Self:
+        if self.tier != "auto" and self.tier not in tiers.allowed(self.weakest):
+            enough = "seccomp" if self.tier == "wasm" else self.tier
+            allows = "the sentence in docs/code.md" if self.tier == "unsafe" else f"min_tier: {enough}"
+            raise ValueError(
+                f'the tier "{self.tier}" is weaker than min_tier "{self.weakest}": {tiers.MEANINGS[self.tier]}; '
+                f"{allows} allows it"
+            )
+        return self
+
+    @property
+    def weakest(self) -> tiers.Tier:
+        """The weakest tier that the options allow."""
+        return "unsafe" if self.unsafe == CONFESSION and self.tier in ("unsafe", "auto") else self.min_tier
 
     @property
     def limits(self) -> Limits:
@@ -94,11 +110,7 @@ class Sandbox(BaseModel):
 @cache
 def _chosen(options: str, process: int) -> tiers.TierReport:
     sandbox = Sandbox.model_validate_json(options)
-    if sandbox.unsafe == CONFESSION and sandbox.tier in ("unsafe", "auto"):
-        weakest: tiers.Tier = "unsafe"
-    else:
-        weakest = sandbox.min_tier
-    return tiers.choose(sandbox.tier, weakest, sandbox.python, sandbox.command)
+    return tiers.choose(sandbox.tier, sandbox.weakest, sandbox.python, sandbox.command)
 
 
 @cache

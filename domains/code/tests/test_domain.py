@@ -136,9 +136,16 @@ def test_predicted_outputs_are_compared_as_values() -> None:
 def test_prompts_are_replaceable_and_a_broken_template_is_an_error() -> None:
     assert CodeDomain(student_template="Q: {{ question }}").student_prompt("{{ 7 * 7 }}") == "Q: {{ 7 * 7 }}"
     assert "graphs" in CodeDomain(topics=("graphs",)).teacher_prompt()
-    for template in ("{{ answer }}", "{{ question", "{{ question.__class__.__mro__ }}"):
-        with pytest.raises(PluginError, match=r"domain\.student_template: the prompt template cannot be used"):
-            CodeDomain(student_template=template).student_prompt("?")
+    for template, said in (
+        ("{{ answer }}", r"the template uses answer, which there is not \(Jinja2, with question\)"),
+        ("{{ question", "the template does not compile: "),
+    ):
+        with pytest.raises(ValueError, match=said):
+            CodeDomain(student_template=template)
+    with pytest.raises(ValueError, match=r"uses question, which there is not \(Jinja2, with topics and tests_wanted\)"):
+        CodeDomain(teacher_template="{{ question }}")
+    with pytest.raises(PluginError, match=r"domain\.student_template: the prompt template cannot be used"):
+        CodeDomain(student_template="{{ question.__class__.__mro__ }}").student_prompt("?")
 
 
 def test_it_keeps_the_promises_of_a_domain(tmp_path: Path) -> None:

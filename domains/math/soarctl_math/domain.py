@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 
 from soarctl.api import DataError, Domain, Outcome, PluginError, Problem, Rejection, Verdict
 from soarctl_math import questions, symbolic
@@ -62,6 +62,19 @@ class MathDomain(Domain):
     """Seconds that Math-Verify may take for one answer before its process is killed."""
     memory_gib: PositiveFloat = 2.0
     """Address space of such a process."""
+
+    @field_validator("teacher_template", "student_template")
+    @classmethod
+    def _template_compiles(cls, template: str) -> str:
+        return questions.check_template(template)
+
+    def files(self) -> Mapping[str, str]:
+        return {
+            f"{option}[{index}].path": source.path
+            for option, sources in (("data", self.data), ("exclude", self.exclude))
+            for index, source in enumerate(sources)
+            if not source.on_hub
+        }
 
     def load(self) -> Sequence[Problem]:
         if not self.data:

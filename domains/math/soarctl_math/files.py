@@ -15,6 +15,7 @@ from typing import Any
 
 from soarctl.api import DataError
 
+HUB = "hub:"
 _SHOWN = 5
 MAX_BYTES = 4 << 30
 """Of an uncompressed file. MATH has 10 MB; a gzip bomb has more than this."""
@@ -57,8 +58,8 @@ def rows(
     Raises:
         DataError: it is missing or is no file of rows.
     """
-    if path.startswith("hub:"):
-        yield from _hub(path.removeprefix("hub:"), config, split)
+    if path.startswith(HUB):
+        yield from _hub(path.removeprefix(HUB), config, split)
         return
     place = Path(path).expanduser()
     if place.is_dir():

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from soarctl.api import DataError, Problem
 from soarctl_math.extract import boxed
-from soarctl_math.files import Report, Row, rows
+from soarctl_math.files import HUB, Report, Row, rows
 from soarctl_math.overlap import Known
 
 Format = Literal["math", "harp", "olympiadbench", "table"]
@@ -38,6 +38,10 @@ class Source(BaseModel):
     """Configuration of a data set on the hub."""
     split: str | None = None
     """Split of a data set on the hub; `test` where none is given."""
+
+    @property
+    def on_hub(self) -> bool:
+        return self.path.startswith(HUB)
 
 
 class Skipped(Exception):

@@ -53,6 +53,28 @@ _ANSWER_END = re.compile(r"<\s*/\s*answer\s*>", re.IGNORECASE)
 
 
 @cache
+def check_template(template: str) -> str:
+    """The template itself, if it is one and uses no names but `question` and `topics`.
+
+    Raises:
+        ValueError: it does not compile, or asks for what it is not given.
+    """
+    from jinja2 import TemplateError, meta
+    from jinja2.sandbox import SandboxedEnvironment
+
+    known = "Jinja2, with question (student) and topics (teacher)"
+    environment = SandboxedEnvironment()
+    try:
+        parsed = environment.parse(template)
+    except TemplateError as error:
+        raise ValueError(f"the template does not compile: {error} ({known})") from error
+    unknown = meta.find_undeclared_variables(parsed) - {"question", "topics", *environment.globals}
+    if unknown:
+        raise ValueError(f"the template uses {', '.join(sorted(unknown))}, which there is not ({known})")
+    return template
+
+
+@cache
 def rendered(template: str, question: str, topics: Sequence[str], option: str) -> str:
     """A prompt from its Jinja2 template.
 

@@ -63,7 +63,20 @@ def test_the_default_prompts_hold_what_the_paper_says_they_hold() -> None:
     assert "The final answer is" in student
 
 
-@pytest.mark.parametrize("template", ["{{ subject }}", "{% for %}", "{{ question.__class__.__mro__ }}"])
-def test_a_template_that_is_wrong_or_reaches_for_more_is_an_error(template: str) -> None:
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ subject }}", r"the template uses subject, which there is not \(Jinja2, with question"),
+        ("{% for %}", "the template does not compile: "),
+        ("{{ question", "the template does not compile: "),
+    ],
+)
+def test_a_template_that_is_wrong_is_refused_with_the_options(template: str, said: str) -> None:
+    for option in ("student_template", "teacher_template"):
+        with pytest.raises(ValueError, match=said):
+            MathDomain.model_validate({option: template})
+
+
+def test_a_template_that_reaches_for_more_than_text_is_an_error() -> None:
     with pytest.raises(PluginError, match="the template does not work"):
-        MathDomain(student_template=template).student_prompt("?")
+        MathDomain(student_template="{{ question.__class__.__mro__ }}").student_prompt("?")

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -46,6 +46,9 @@ class PuzzlesDomain(Domain):
     """Longest source of a function, in characters."""
     seconds: PositiveFloat = 1.0
     """How long a checker may take for one witness."""
+
+    def files(self) -> Mapping[str, str]:
+        return {"path": str(self.path)}
 
     def load(self) -> Sequence[Problem]:
         own = {puzzle.family for puzzle in self._workbook()}

@@ -216,23 +216,21 @@ def touched(listener: socket.socket) -> bool:
     return True
 
 
+def allowed(weakest: Tier) -> tuple[Tier, ...]:
+    """The tiers that are at least as strong as `weakest`, the strongest first."""
+    # WebAssembly contains what seccomp does; it comes after it for its speed and its other Python.
+    return TIERS[: TIERS.index("wasm" if weakest == "seccomp" else weakest) + 1]
+
+
 def choose(wanted: Tier | Literal["auto"], weakest: Tier, python: str, command: Sequence[str]) -> TierReport:
     """The tier to run in: the strongest that works here, or the wanted one.
 
     Raises:
         SandboxRefused: none that is at least as strong as `weakest` works.
     """
-    # WebAssembly contains what seccomp does; it comes after it for its speed and its other Python.
-    allowed = TIERS[: TIERS.index("wasm" if weakest == "seccomp" else weakest) + 1]
     tried: list[TierReport] = []
-    candidates: tuple[Tier, ...] = allowed if wanted == "auto" else (wanted,)
+    candidates = allowed(weakest) if wanted == "auto" else (wanted,)
     for tier in candidates:
-        if tier not in allowed:
-            raise SandboxRefused(
-                f'the tier "{tier}" is weaker than min_tier "{weakest}": {MEANINGS[tier]}',
-                at="domain.sandbox.tier",
-                hint=REMEDY,
-            )
         report = inspect_tier(tier, python, command)
         if report.usable:
             return report
