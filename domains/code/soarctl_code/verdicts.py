@@ -192,6 +192,8 @@ def verdict_word(verdict: Sequence[str]) -> Word:
             return Word.WRONG_ANSWER
         case "raised" if verdict[1] == "MemoryError":
             return Word.MEMORY_LIMIT
+        case "large":
+            return Word.OUTPUT_LIMIT
         case "raised" | "missing":
             return Word.RUNTIME_ERROR
         case _:

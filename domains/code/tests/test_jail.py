@@ -1,6 +1,7 @@
 """What comes out of the jail is what the supervisor saw, whatever a program does and whatever breaks."""
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -252,6 +253,139 @@ def test_a_program_that_computes_is_not_timed_out_because_others_compute(private
     private_pool.workers = 8  # four times as many as there are CPUs here: each gets a quarter of the time it needs
     found = private_pool.drive([judge(busy, CALL, limits=limits) for _ in range(8)])
     assert [f.word for f in found] == ["passed"] * 8
+
+
+CHURN = """
+import _thread, signal, time
+signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+while True:
+    for _ in range(8): _thread.start_new_thread(len, ('',))
+    time.sleep(0.0003)
+"""
+CROWD = """
+import threading, time
+threading.stack_size(32768)
+while True:
+    try: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    except RuntimeError: time.sleep(60)
+"""
+
+
+def test_threads_that_keep_ending_do_not_defeat_the_wall_limit(pool: Pool) -> None:
+    if pool.tier == "wasm":
+        pytest.skip("there are no threads")
+    started = time.monotonic()
+    assert verdict(pool, CHURN, CALL, Limits(wall=0.3, cpu=10)) == "timeout"
+    assert time.monotonic() - started < 0.3 + 3
+
+
+def test_a_program_with_hundreds_of_threads_is_ended_before_its_deadline(pool: Pool) -> None:
+    if pool.tier == "wasm":
+        pytest.skip("there are no threads")
+    started = time.monotonic()
+    assert verdict(pool, CROWD, CALL, Limits(wall=20)) == "memory_limit"
+    assert time.monotonic() - started < 10
+
+
+IN_A_PROCESS_OF_ITS_OWN = """
+import os, resource, sys
+sys.path[:] = {path!r}
+from soarctl_code.jail.jobs import Limits, SandboxError
+from soarctl_code.jail.supervisor import Pool
+from soarctl_code.verdicts import judge
+CALL = [{{"kind": "call", "fn": "solve", "args": [7], "expected": 49}}]
+SQUARE = "def solve(x): return x * x"
+limits = Limits(wall=0.5)
+{body}
+os._exit(0)
+"""
+
+
+def in_a_process_of_its_own(body: str, *prefix: str) -> str:
+    program = IN_A_PROCESS_OF_ITS_OWN.format(path=sys.path, body=body)
+    done = subprocess.run([*prefix, sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_fork_that_is_refused_waits_for_another_run_to_end() -> None:
+    body = f"""
+user = os.getuid() or 54321
+own = sum(len(os.listdir(f"/proc/{{pid}}/task")) for pid in os.listdir("/proc")
+          if pid.isdigit() and os.path.exists(f"/proc/{{pid}}") and os.stat(f"/proc/{{pid}}").st_uid == user)
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    resource.setrlimit(resource.RLIMIT_NPROC, (own + 40, own + 40))
+    os.setresuid(user, user, user)
+resource.setrlimit(resource.RLIMIT_NPROC, (own + 40, own + 40))
+try:
+    pool = Pool("seccomp", workers=2, python=os.path.realpath(sys.executable))
+except SandboxError as error:
+    print(error)
+    os._exit(0)
+programs = [{CROWD!r}] + [SQUARE] * 20
+print(*(f.word for f in pool.drive([judge(p, CALL, limits=limits) for p in programs])))
+print(*pool.faults)
+"""
+    words, _, faults = in_a_process_of_its_own(body).partition("\n")
+    if "does not start" in words:
+        pytest.skip(f"another user cannot use this interpreter: {words}")
+    assert words.split() == ["timeout"] + ["passed"] * 20
+    assert faults.startswith("fork: ")
+
+
+def test_a_program_is_stopped_where_proc_hides_it() -> None:
+    """As on machines whose /proc is mounted with hidepid."""
+    hide = (
+        "mount -t proc -o hidepid=2 proc /proc || exit 9\n"
+        'exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all "$@"'
+    )
+    prefix = ["unshare", "-Urmpf", "sh", "-c", hide, "hide"]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no mount of /proc can be made here")
+    body = """
+pool = Pool("seccomp")
+programs = ["import time; time.sleep(60)", SQUARE]
+print(*(f.word for f in pool.drive([judge(p, CALL, limits=limits) for p in programs])), *pool.faults)
+"""
+    assert in_a_process_of_its_own(body, *prefix) == "timeout passed"
+
+
+@pytest.mark.slow
+def test_programs_that_fall_asleep_first_and_take_memory_afterwards_do_not_fill_it(private_pool: Pool) -> None:
+    private_pool.workers = 2
+    program = "import time\ntime.sleep(0.2)\nheld = b'x' * (100 << 20)\ntime.sleep(60)"
+    most = 0.0
+
+    def sampled() -> Task:
+        nonlocal most
+        found = yield from judge(program, CALL, limits=Limits(wall=2.0))
+        taken = [run.taken() for run in private_pool.runs.values()]
+        most = max(most, sum(size for size in taken if size < math.inf))  # infinite for one that has ended
+        return found
+
+    assert [f.word for f in private_pool.drive([sampled() for _ in range(10)])] == ["timeout"] * 10
+    assert list(private_pool.faults) == ["sleepers held too much"]
+    assert 0 < most < 800 << 20
+
+
+@pytest.mark.parametrize("answer", ["'x' * 1_100_000", "[None] * 300_000"])
+def test_an_answer_too_large_for_a_judge_has_one_verdict(pool: Pool, answer: str) -> None:
+    tests = [{"kind": "assert", "code": f"assert solve(1) == {answer}", "names": ["solve"]}]
+    program = f"def solve(x):\n    return {answer}"
+    found = pool.drive([judge(program, tests) for _ in range(4)])
+    assert [(f.word, f.passed) for f in found] == [("output_limit", 0)] * 4
+
+
+def test_a_test_whose_arguments_are_too_large_is_at_fault_and_large_ones_cross(pool: Pool) -> None:
+    program = "def solve(x):\n    return len(x)"
+    small, large, over = (f"assert solve('x' * {n}) == {n}" for n in (1, 2_000_000, 5_000_000))
+    tests = [{"kind": "assert", "code": code, "names": ["solve"]} for code in (small, large)]
+    assert verdict(pool, program, tests, Limits()) == "passed"
+    tests += [{"kind": "assert", "code": over, "names": ["solve"]}]
+    found = finding(pool, program, tests, Limits())
+    assert (found.word, found.passed, found.detail) == ("invalid_test", 2, "invalid TooLarge")
 
 
 def test_a_server_that_is_killed_loses_no_job(private_pool: Pool) -> None:

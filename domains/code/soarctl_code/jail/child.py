@@ -133,11 +133,13 @@ class Candidate:
         """Answers the judge until it hangs up."""
         while True:
             try:
-                request = wire.receive(ASK)
+                request = wire.receive(ASK, wire.ARGUMENTS)
             except EOFError:
                 return
             name, arguments, keywords = request
-            wire.send(REPLY, self.answer(name, arguments[1:], dict(zip(keywords[1::2], keywords[2::2], strict=True))))
+            answer = self.answer(name, arguments[1:], dict(zip(keywords[1::2], keywords[2::2], strict=True)))
+            reply = wire.dumps(answer)
+            wire.write(REPLY, reply if len(reply) <= wire.SIZE else wire.dumps(["large", "TooLarge"]))
 
 
 def exit_status(error: SystemExit) -> int:
@@ -193,6 +195,7 @@ class Judge:
         self.token: str = job["token"]
         self.raised: list[BaseException] = []
         self.missing = False
+        self.large = False
         self.gone = False
         self.answers = 0
 
@@ -214,12 +217,12 @@ class Judge:
         """A function that asks the candidate to call its function of that name."""
 
         def ask(*arguments: Any, **keywords: Any) -> Any:
-            flat: list[wire.Tree] = ["d"]
-            for key, value in keywords.items():
-                flat += [key, wire.encode(value)]
-            request = [name, ["l", *[wire.encode(value) for value in arguments]], flat]
+            most = wire.ARGUMENTS
+            request = wire.dumps([name, *(wire.encode(given, most // 4) for given in (list(arguments), keywords))])
+            if len(request) > most:
+                raise wire.TooLarge
             try:
-                wire.send(ASK, request)
+                wire.write(ASK, request)
                 reply = wire.receive(REPLY)
                 self.answers += 1
                 if reply[0] == "value":
@@ -238,6 +241,7 @@ class Judge:
         import builtins
 
         self.missing |= reply[0] == "missing"
+        self.large |= reply[0] == "large"
         kind = builtins.__dict__.get(str(reply[1]))
         text = str(reply[2]) if len(reply) > 2 else ""
         # StopIteration would end a test's all(map(...)) with nothing looked at.
@@ -252,7 +256,7 @@ class Judge:
         return error
 
     def run_test(self, source: str, main: ModuleType) -> list[str]:
-        """One test: passed, failed, raised, missing, gone, unasked or invalid, with a word of explanation."""
+        """One test: passed, failed, raised, missing, large, gone, unasked or invalid, with a word of explanation."""
         try:
             code = compile(source, "<test>", "exec", dont_inherit=True)
         except BaseException as error:
@@ -271,12 +275,12 @@ class Judge:
         """Whose fault it is that a test ended with an exception."""
         name = type(error).__name__
         if any(error is known for known in self.raised):
-            return ["missing" if self.missing else "raised", name]
+            return ["large" if self.large else "missing" if self.missing else "raised", name]
         if isinstance(error, AssertionError):
             return ["failed", name] if self.answers else ["invalid", name]
         # A test that stumbles over an answer (len of None, say) has found it wrong; one that raises by itself, names
         # what does not exist or stumbles before it has asked anything is no test.
-        own = isinstance(error, (NameError, ImportError, SystemExit, KeyboardInterrupt))
+        own = isinstance(error, (NameError, ImportError, SystemExit, KeyboardInterrupt, wire.TooLarge))
         if own or not self.answers or raised_explicitly(error):
             return ["invalid", name]
         return ["failed", name]

@@ -1,6 +1,6 @@
 """A fork server as its supervisor sees it: a process, and a socket to it."""
 
-import contextlib
+import math
 import os
 import shutil
 import socket
@@ -84,7 +84,7 @@ class Server:
         said = self.hang_up_streams()
         if verb == "started":
             self.abi = int(text.split()[1])
-            self.held = memory(self.process.pid)
+            self.held = memory(self.process.pid) or (0, 0)
             return ""
         return f"{text}: {said}" if said else text
 
@@ -101,9 +101,11 @@ class Server:
     def send(self, message: str, descriptors: Sequence[int] = ()) -> None:
         socket.send_fds(self.control, [message.encode()], list(descriptors))
 
-    def taken(self, pid: int) -> int:
-        """Bytes that a child holds beyond what it was born with."""
-        (own, shared), (own_before, shared_before) = memory(pid), self.held
+    def taken(self, pid: int) -> float:
+        """Bytes that a child holds beyond what it was born with; infinite if that cannot be seen."""
+        if (held := memory(pid)) is None:
+            return math.inf
+        (own, shared), (own_before, shared_before) = held, self.held
         # A fork has its parent's own memory from the start, but finds shared pages again only as it touches them.
         return own - own_before + max(shared - shared_before, 0)
 
@@ -121,15 +123,18 @@ class Server:
             shutil.rmtree(self.workdir, ignore_errors=True)
 
 
-def memory(pid: int) -> tuple[int, int]:
+def memory(pid: int) -> tuple[int, int] | None:
     """Bytes that a process holds, without what it maps from files on a disk: its own, and what it could share.
 
-    Zeros if it is gone.
+    None if it is gone or /proc hides it.
     """
     held = {b"RssAnon": 0, b"RssShmem": 0}
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
-        for line in file:
-            name, _, value = line.partition(b":")
-            if name in held:
-                held[name] = int(value.split()[0]) << 10
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                name, _, value = line.partition(b":")
+                if name in held:
+                    held[name] = int(value.split()[0]) << 10
+    except OSError:
+        return None
     return held[b"RssAnon"], held[b"RssShmem"]

@@ -17,7 +17,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from soarctl_code.jail import wire
@@ -35,12 +36,16 @@ KILL_PATIENCE = 10.0  # after which a server that does not report a killed child
 PATIENCE, ENOUGH = 1.0, 0.5
 PROCESS_CLOCK = 2  # CPUCLOCK_SCHED: with a pid before it, the clock of that process
 THREADS_SEEN = 64
-SMALL = (
-    64 << 20
-)  # bytes beside the interpreter's own: who holds more and sleeps keeps its place, or sleepers fill memory
+MOST_TASKS = 256  # of a run, or one program could use up what the machine allows its user
+UNSEEN = 1.0  # seconds for which /proc may say nothing of a run that is about to be reported as ended
+# Bytes beside the interpreter's own: who holds more and sleeps keeps its place, or sleepers fill memory.
+SMALL = 64 << 20
+ASLEEP_HOLD = 512 << 20  # all together that have given their place away, whatever they did afterwards
+# Where the kernel does not count what processes wait for a CPU, the clock on the wall decides.
 SCHEDSTAT = os.path.exists("/proc/self/schedstat")
 STARVED = 20  # times the wall limit, after which the machine and not the program is at fault
 ATTEMPTS = 4
+CROWDED_OUT = "sleepers held too much"
 JOB_FORMAT = 2  # of marshal: the newest that every interpreter reads alike
 
 
@@ -68,14 +73,35 @@ class Part:
     struck_by_us: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A run that is to be started."""
+
+    task: int
+    job: Job
+    attempt: int = 1
+    keeps_place: bool = False
+    """It never leaves its place to others, though it sleeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a run has had so far."""
+
+    waited: float = 0.0
+    """Seconds in which its processes could have run and had no CPU."""
+    worked: float = 0.0
+    """Seconds of CPU."""
+    tasks: int = 0
+    """Processes and threads there are now."""
+
+
 @dataclass(slots=True)
 class Run:
     """A job on its way."""
 
     number: int
-    task: int
-    job: Job
-    attempt: int
+    start: Start
     server: Server
     parts: list[Part]
     token: str
@@ -83,6 +109,10 @@ class Run:
     ready: float = 0.0
     ended: Ended = "exited"
     asleep: bool = False
+    slept: bool = False
+    """Whether another was let in for it."""
+    unseen: float = 0.0
+    """Since when /proc says nothing of it; 0 if it does."""
     used: float = 0.0
     looked: float = 0.0
     killed: float = 0.0
@@ -90,23 +120,40 @@ class Run:
     dismissed: bool = False
     over: bool = False
 
-    def usage(self) -> tuple[float, float] | None:
-        """Seconds in which its processes waited for a CPU, and in which they had one; None if one has ended."""
-        try:
-            usages = [waited_and_worked(part.pid) for part in self.parts if part.exit is None]
-        except OSError:
-            # Also where a kernel does not count: then the clock on the wall decides, and CPU limits are the kernel's.
-            return None if SCHEDSTAT else (0.0, 0.0)
-        return sum(waited for waited, _ in usages), sum(worked for _, worked in usages)
+    fault: str = ""
 
-    def seconds_left(self, now: float, waited: float, worked: float) -> float:
+    @property
+    def job(self) -> Job:
+        return self.start.job
+
+    def usage(self, now: float) -> Usage | None:
+        """What it has had so far; None if one of its processes has ended, which is about to be reported."""
+        pids = [part.pid for part in self.parts if part.exit is None]
+        worked = 0.0
+        try:
+            worked = sum(map(seconds_worked, pids))
+            waits = list(map(waited_and_tasks, pids))
+        except OSError:
+            # Or /proc hides it (hidepid): then the clock on the wall decides.
+            self.unseen = self.unseen or now
+            return None if now - self.unseen < UNSEEN else Usage(worked=worked)
+        self.unseen = 0.0
+        return Usage(sum(waited for waited, _ in waits), worked, sum(tasks for _, tasks in waits))
+
+    def waits(self) -> bool:
+        """Whether one of its processes waits for a CPU now; the kernel counts that only when it gets one."""
+        return any(runnable(part.pid) for part in self.parts if part.exit is None)
+
+    def taken(self) -> float:
+        """Bytes that its processes hold beyond what they were born with; infinite if that cannot be seen."""
+        return sum(self.server.taken(part.pid) for part in self.parts if part.exit is None)
+
+    def seconds_left(self, now: float, usage: Usage) -> float:
         """Until its time is up at the earliest. The clock stands still while the machine has no CPU for the run."""
         limits, elapsed = self.job.limits, now - self.ready
-        if worked >= limits.cpu or (elapsed >= limits.wall + PATIENCE and worked >= ENOUGH * limits.cpu):
+        if usage.worked >= limits.cpu or (elapsed >= limits.wall + PATIENCE and usage.worked >= ENOUGH * limits.cpu):
             return 0.0
-        return limits.wall - (elapsed - waited)
-
-    fault: str = ""
+        return limits.wall - (elapsed - usage.waited)
 
 
 class Pool:
@@ -130,6 +177,8 @@ class Pool:
         self.runs: dict[int, Run] = {}
         self.timers: list[tuple[float, int]] = []
         self.next_look = 0.0
+        self.crowded = False
+        """A fork was refused: nothing is started before a run has ended."""
         self.poll = select.epoll()
         for _ in range(-(-self.workers // RUNS_PER_SERVER)):
             self.add_server()
@@ -175,7 +224,7 @@ class Pool:
         with self.lock:
             generators = list(tasks)
             results: dict[int, T] = {}
-            waiting: deque[tuple[int, Job, int]] = deque()
+            waiting: deque[Start] = deque()
             fresh = iter(range(len(generators)))
             self.done: list[Run] = []
             try:
@@ -187,7 +236,7 @@ class Pool:
                                 break
                             self.step(generators, results, waiting, index, None)
                         if waiting:
-                            self.start(*waiting.popleft())
+                            self.start(waiting.popleft())
                     self.wait()
                     for run in self.done:
                         self.finish(run, generators, results, waiting)
@@ -199,30 +248,38 @@ class Pool:
 
     def step(
         self, generators: list[Generator[Job, Ran, T]], results: dict[int, T],
-        waiting: "deque[tuple[int, Job, int]]", index: int, ran: Ran | None,
+        waiting: deque[Start], index: int, ran: Ran | None,
     ) -> None:  # fmt: skip
         """Lets one task go on until its next job or its end."""
         try:
             job = next(generators[index]) if ran is None else generators[index].send(ran)
-            waiting.appendleft((index, job, 1))
+            waiting.appendleft(Start(index, job))
         except StopIteration as stop:
             results[index] = stop.value
 
     def finish(
-        self, run: Run, generators: list[Generator[Job, Ran, T]], results: dict[int, T],
-        waiting: "deque[tuple[int, Job, int]]",
-    ) -> None:  # fmt: skip
+        self, run: Run, generators: list[Generator[Job, Ran, T]], results: dict[int, T], waiting: deque[Start]
+    ) -> None:
         ran = None if run.fault else self.observe(run)
         self.forget(run)
-        if run.fault == "killed from outside" and run.attempt == ATTEMPTS:
+        start = run.start
+        if run.fault == "killed from outside" and start.attempt == ATTEMPTS:
             # Three fresh starts and always killed by something that is not us: it takes more memory than there is.
             ran = Ran("killed", signal.SIGKILL, 0.0, [], b"", b"")
+        # Others have what it lacks, and will have ended some time: that is no attempt of its own.
+        self.crowded = run.fault.startswith("fork: ") and bool(self.runs)
         if ran is not None:
-            self.step(generators, results, waiting, run.task, ran)
-        elif run.attempt < ATTEMPTS:
+            self.step(generators, results, waiting, start.task, ran)
+        elif self.crowded:
             self.count(run.fault)
-            time.sleep(0.05 * (run.attempt - 1))
-            waiting.append((run.task, run.job, run.attempt + 1))
+            waiting.appendleft(start)
+        elif run.fault == CROWDED_OUT:
+            self.count(run.fault)
+            waiting.append(replace(start, keeps_place=True))
+        elif start.attempt < ATTEMPTS:
+            self.count(run.fault)
+            time.sleep(0.05 * (start.attempt - 1))
+            waiting.append(replace(start, attempt=start.attempt + 1))
         else:
             raise SandboxError(
                 f"a run failed {ATTEMPTS} times for reasons of the sandbox: {run.fault}",
@@ -231,7 +288,7 @@ class Pool:
 
     def has_room(self) -> bool:
         asleep = sum(run.asleep for run in self.runs.values())
-        return len(self.runs) - asleep < self.workers and asleep < ASLEEP_AT_ONCE
+        return len(self.runs) - asleep < self.workers and asleep < ASLEEP_AT_ONCE and not self.crowded
 
     def wait(self) -> None:
         """Waits for the next event and handles all that are there."""
@@ -250,13 +307,14 @@ class Pool:
 
     # --- one run -----------------------------------------------------------------------------------------------
 
-    def start(self, task: int, job: Job, attempt: int) -> None:
+    def start(self, start: Start) -> None:
         """Sends a job to the server with the fewest runs."""
+        job = start.job
         server = min(self.servers, key=lambda s: sum(run.server is s for run in self.runs.values()))
         now = time.monotonic()
         token = secrets.token_hex(8)
         self.numbers += 1
-        run = Run(self.numbers, task, job, attempt, server, [], token, now)
+        run = Run(self.numbers, start, server, [], token, now)
         seed = {"seed": job.seed, "limits": job.limits.for_child()}
         opened: list[int] = []
         try:
@@ -419,28 +477,56 @@ class Pool:
         if now < self.next_look:
             return
         self.next_look = now + TICK
+        room = float(ASLEEP_HOLD)
         for run in self.runs.values():
-            if run.ready and now - run.ready > TICK and not run.killed:
-                if (usage := run.usage()) is None:
-                    continue
-                waited, worked = usage
-                idle = waited + worked - run.used < 0.2 * (now - run.looked)
-                run.asleep = idle and sum(run.server.taken(part.pid) for part in run.parts) < SMALL
-                run.used, run.looked = waited + worked, now
-                if run.seconds_left(now, waited, worked) <= 0:
-                    self.kill(run, "timeout")
+            if run.ready and now - run.ready > TICK and not run.killed and (usage := run.usage(now)) is not None:
+                room = self.look_at(run, usage, now, room)
+
+    def look_at(self, run: Run, usage: Usage, now: float, room: float) -> float:
+        """Checks one run.
+
+        Args:
+            run: it.
+            usage: what it has had.
+            now: the time.
+            room: bytes that it and those after it may hold, if they sleep or have slept.
+
+        Returns:
+            What it leaves of the room.
+        """
+        used = usage.waited + usage.worked
+        idle = used - run.used < 0.2 * (now - run.looked) and not run.start.keeps_place and not run.waits()
+        run.used, run.looked = used, now
+        if run.seconds_left(now, usage) <= 0:
+            self.kill(run, "timeout")
+        elif usage.tasks > MOST_TASKS:
+            self.kill(run, "killed")
+        elif idle or run.slept:
+            taken = run.taken()
+            run.asleep = idle and taken < SMALL and taken <= room
+            run.slept |= run.asleep
+            if run.slept and taken > room:
+                run.fault = CROWDED_OUT
+                self.kill(run, "killed")
+            elif run.slept:
+                return room - taken
+        else:
+            run.asleep = False
+        return room
 
     def check_deadline(self, run: Run, now: float) -> None:
         if run.killed:
             if now - run.killed >= KILL_PATIENCE:
                 self.lose_server(run.server)
-        elif not run.ready:
+            return
+        if not run.ready:
             if now - run.started >= START_PATIENCE:
                 run.fault = "not ready in time"
                 self.kill(run, "killed")
-        elif (usage := run.usage()) is None:
-            heapq.heappush(self.timers, (now + TICK, run.number))  # its end is about to be reported
-        elif (left := run.seconds_left(now, *usage)) <= 0.001:
+            return
+        usage = run.usage(now)
+        left = TICK if usage is None else run.seconds_left(now, usage)
+        if left <= 0.001:
             self.kill(run, "timeout")
         elif now - run.ready > STARVED * run.job.limits.wall:
             run.fault = "starved of CPU"
@@ -512,15 +598,35 @@ def memory_file(data: bytes) -> int:
     return descriptor
 
 
-def waited_and_worked(pid: int) -> tuple[float, float]:
-    """Seconds for which a process could have run and had no CPU, and seconds of CPU that all its threads had.
+def seconds_worked(pid: int) -> float:
+    """Seconds of CPU that all threads of a process had.
 
     Raises:
         OSError: it is gone.
     """
-    worked = time.clock_gettime(~pid << 3 | PROCESS_CLOCK)
-    waited = 0
-    for task in os.listdir(f"/proc/{pid}/task")[:THREADS_SEEN]:
-        with open(f"/proc/{pid}/task/{task}/schedstat") as file:
-            waited = max(waited, int(file.read().split()[1]))
-    return waited / 1e9, worked
+    return time.clock_gettime(~pid << 3 | PROCESS_CLOCK)
+
+
+def waited_and_tasks(pid: int) -> tuple[float, int]:
+    """Seconds for which a process could have run and had no CPU, and the number of its threads.
+
+    Raises:
+        OSError: it is gone, or hidden.
+    """
+    tasks = os.listdir(f"/proc/{pid}/task")
+    waits: list[int] = []
+    for task in tasks[:THREADS_SEEN]:
+        # A thread may have ended since, and programs can see to it that one always has.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            waits.append(int(Path(f"/proc/{pid}/task/{task}/schedstat").read_bytes().split()[1]))
+    if SCHEDSTAT and not waits:
+        raise ProcessLookupError(f"process {pid}")
+    return max(waits, default=0) / 1e9, len(tasks)
+
+
+def runnable(pid: int) -> bool:
+    """Whether a process has a CPU or waits for one."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
+    except OSError:
+        return False

@@ -22,7 +22,7 @@ from typing import Literal, get_args
 
 from soarctl.api import PluginError
 from soarctl_code.jail import confine, syscalls, wire
-from soarctl_code.jail.jobs import Job, Ran, SandboxError
+from soarctl_code.jail.jobs import Job, Limits, Ran, SandboxError
 from soarctl_code.jail.supervisor import Pool
 
 Tier = Literal["namespace", "landlock", "seccomp", "wasm", "command", "unsafe"]
@@ -50,7 +50,9 @@ PROBES = {
     "ptrace": "tracing another process",
     "userns": "making a user namespace",
     "memory": "taking more memory than allowed",
+    "sleep": "sleeping for ever",
 }
+SLEEPER = Job("import time\ntime.sleep(60)\n", "script", limits=Limits(wall=0.05))
 PROBE_PROGRAM = """
 import os
 
@@ -145,7 +147,7 @@ def inspect_tier(tier: Tier, python: str = "", command: Sequence[str] = ()) -> T
     if missing := unsupported():
         return TierReport(tier, False, missing)
     try:
-        pool = Pool(tier, workers=1, python=python, command=command)
+        pool = Pool(tier, workers=2, python=python, command=command)
     except SandboxError as error:
         return TierReport(tier, False, error.message)
     try:
@@ -174,12 +176,15 @@ def probe(pool: Pool, tier: Tier) -> TierReport:
     ):
         Path(folder, "secret").write_text("secret")
         arguments = [folder, os.getpid(), tcp.getsockname()[1], udp.getsockname()[1]]
-        ran = pool.drive([one_run(Job(PROBE_PROGRAM, "call", calls=[("probe", arguments)]))])[0]
+        attempts = Job(PROBE_PROGRAM, "call", calls=[("probe", arguments)])
+        ran, slept = pool.drive([one_run(attempts), one_run(SLEEPER)])
         reached = {"write": Path(folder, "written").exists(), "tcp": touched(tcp), "udp": touched(udp)}
     answer = ran.answers[0] if ran.answers else None
     found = wire.decode(answer[1]) if isinstance(answer, list) and answer[0] == "value" else None
     if not isinstance(found, dict):
         return TierReport(tier, False, f"the probe program did not run: {ran.stderr[-200:].decode(errors='replace')!r}")
+    if slept.ended == "timeout":
+        found["sleep"] = "stopped"
     probes = tuple(
         Probe(text, bool(found.get(name)) and not reached.get(name, False), str(found.get(name) or "succeeded"))
         for name, text in PROBES.items()

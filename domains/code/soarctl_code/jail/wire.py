@@ -18,6 +18,7 @@ from typing import Any
 
 DEPTH = 60
 SIZE = 1 << 20
+ARGUMENTS = 4 * SIZE  # of a test, which writes them down or makes them: an answer is as long as a program likes
 ITEMS = SIZE // 4  # an element takes about four bytes at least
 
 TYPES = {
@@ -293,29 +294,33 @@ def frames(data: bytes) -> list[Tree]:
 
 def send(descriptor: int, tree: Tree) -> None:
     """Writes one frame, all of it."""
-    data = dumps(tree)
+    write(descriptor, dumps(tree))
+
+
+def write(descriptor: int, data: bytes) -> None:
+    """Writes all of it."""
     while data:
         data = data[os.write(descriptor, data) :]
 
 
-def receive(descriptor: int) -> Tree:
-    """Reads one frame.
+def receive(descriptor: int, most: int = SIZE) -> Tree:
+    """Reads one frame of at most so many bytes.
 
     Raises:
         EOFError: the other end is gone.
         Undecodable: it is too large or no frame.
     """
     size = int.from_bytes(_exactly(descriptor, 4), "little")
-    if size > SIZE:
+    if size > most:
         raise Undecodable("too large")
     return loads(_exactly(descriptor, size))
 
 
 def _exactly(descriptor: int, size: int) -> bytes:
-    data = b""
+    data = bytearray()
     while len(data) < size:
         chunk = os.read(descriptor, size - len(data))
         if not chunk:
             raise EOFError
         data += chunk
-    return data
+    return bytes(data)
