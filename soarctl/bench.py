@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from soarctl import asking
 from soarctl.api import (
     Completion,
     Engine,
@@ -95,7 +96,7 @@ def measure(loaded: LoadedSpec, counted: Plan, seconds: float, tell: Tell, *, ra
     Raises:
         SoarError: what a run would raise too: no problems, no model, a teacher that writes no questions.
     """
-    problems = list(loaded.domain.load())
+    problems = asking.load(loaded.domain)
     if not problems:
         raise DataError("the domain loaded no problems", at=loaded.at("domain.plugin"))
     began = time.perf_counter()
@@ -159,7 +160,9 @@ class _Bench:
     def warm_up(self) -> None:
         """First calls choose kernels and fill caches."""
         fleet = self._fleet(1)
-        prompt = Prompt(0, self.loaded.domain.student_prompt(self.problems[0].question), 4, Stream(("bench", "warm")))
+        prompt = Prompt(
+            0, asking.student_prompt(self.loaded.domain, self.problems[0].question), 4, Stream(("bench", "warm"))
+        )
         [group] = fleet.sample([prompt], Sampling(8))
         fleet.reinforce([[GradedSample(c, (-1.0) ** i) for i, c in enumerate(group)]])
 
@@ -171,7 +174,7 @@ class _Bench:
         began, stream = time.perf_counter(), Stream(("bench", "teacher"))
         if self.random_weights:
             draw = Sampling(spec.teacher.max_new_tokens)
-            [completions] = fleet.sample([Prompt(0, domain.teacher_prompt(), needed, stream)], draw)
+            [completions] = fleet.sample([Prompt(0, asking.teacher_prompt(domain), needed, stream)], draw)
             # Practised instead of what the teacher would have written.
             questions = [self.problems[i % len(self.problems)] for i in range(needed)]
             passed = None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from soarctl.api import Domain, Problem, Prompt, Stream
+from soarctl.asking import student_prompt
 from soarctl.crew import Crew, Job, Workplace
 from soarctl.errors import DataError
 from soarctl.grading import count_verdicts, grade
@@ -66,7 +67,7 @@ class FilterJob(Job[list[Filtered]]):
             prompts = [
                 Prompt(
                     policy=0,
-                    text=domain.student_prompt(block[i].problem.question),
+                    text=student_prompt(domain, block[i].problem.question),
                     samples=size,
                     stream=Stream((spec.seed, "filter", block[i].problem.id, drawn)),
                 )

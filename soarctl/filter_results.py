@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from soarctl import asking
 from soarctl.api import Domain, Engine, Problem
 from soarctl.crew import Alone, Workplace
 from soarctl.errors import DataError, disk_errors
@@ -30,7 +31,7 @@ def filter_to_file(spec: Spec, domain: Domain, engine: Engine, path: Path, tell:
         DataError: the file was begun with another model or other settings.
         RunError: it cannot be written.
     """
-    problems = list(domain.load())
+    problems = asking.load(domain)
     begun = {"complete": False, "seed": spec.seed, "model": _identity(engine.facts)}
     begun |= {"filter": settings(spec, domain)}
     done = dict[str, Filtered]()
@@ -74,7 +75,7 @@ def filter_given_to_file(spec: Spec, domain: Domain, samples: Path, path: Path, 
         DataError: the completions are no such file or too few; `path` holds results of something else.
         RunError: it cannot be written.
     """
-    given = fail_at_k_given(spec, domain, list(domain.load()), samples, tell)
+    given = fail_at_k_given(spec, domain, asking.load(domain), samples, tell)
     if path.exists() and _read_manifest(path).get("given_samples", {}).get("sha256") != given.facts["sha256"]:
         raise DataError(
             "the results here are not of these samples", at=str(path), hint="name another file with `--out`"
@@ -212,7 +213,7 @@ def settings(spec: Spec, domain: Domain) -> dict[str, Any]:
 
     The prompt for one fixed question stands for whatever shapes prompts. Options of the verifier are not in it.
     """
-    asked = {"chat_template": spec.model.chat_template, "prompt": domain.student_prompt(_ASKED)}
+    asked = {"chat_template": spec.model.chat_template, "prompt": asking.student_prompt(domain, _ASKED)}
     return spec.filter.model_dump(exclude={"reuse", "given_samples"}) | asked
 
 

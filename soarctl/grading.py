@@ -1,7 +1,9 @@
 """The boundary around a domain's grader: every attempt gets exactly one verdict, or the run stops and says why."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import cast
 
 from soarctl.api import Domain, Outcome, PluginError, Problem, SoarError, Verdict
 from soarctl.events import Tell
@@ -10,15 +12,15 @@ _ALARM_FROM = 32  # in smaller batches one slow answer is no sign of a broken gr
 
 
 def grade(domain: Domain, attempts: Sequence[tuple[Problem, str]], tell: Tell) -> list[Verdict]:
-    """The domain's verdicts, checked for number, with an alarm when most of them say nothing about the answer.
+    """The domain's verdicts, checked for number and kind, with an alarm when most of them say nothing about the answer.
 
     Raises:
-        PluginError: the grader raised, or returned another number of verdicts. Neither may become a silent zero.
+        PluginError: the grader raised, or returned another number of verdicts or what is none. Nothing of that may become a silent zero.
     """
     if not attempts:
         return []
     try:
-        verdicts = domain.grade(attempts)
+        given: object = domain.grade(attempts)
     except SoarError:
         raise
     except Exception as error:
@@ -27,17 +29,27 @@ def grade(domain: Domain, attempts: Sequence[tuple[Problem, str]], tell: Tell) -
             f"{type(error).__name__}: {error}",
             hint="a grader answers every attempt with a verdict; `soarctl.testing.check_domain` shows where",
         ) from error
-    if len(verdicts) != len(attempts):
-        raise PluginError(
-            f"the grader of {type(domain).__name__} returned {len(verdicts)} verdicts for {len(attempts)} attempts",
-            hint="`grade` returns one verdict for each attempt, in order",
-        )
+    verdicts = _checked(domain, given, len(attempts))
     broken = sum(verdict.outcome in (Outcome.TIMEOUT, Outcome.CRASHED) for verdict in verdicts)
     if len(verdicts) >= _ALARM_FROM and 2 * broken > len(verdicts):
         tell(
             "warning",
             text=f"{broken} of {len(verdicts)} verdicts are timeouts or crashes: the rewards of this batch mean little",
         )
+    return verdicts
+
+
+def _checked(domain: Domain, given: object, attempts: int) -> list[Verdict]:
+    grader, hint = f"the grader of {type(domain).__name__}", "`grade` returns one verdict for each attempt, in order"
+    if not isinstance(given, Sequence):
+        raise PluginError(f"{grader} returned {given!r}, which is no list of verdicts", hint=hint)
+    verdicts: list[Verdict] = []
+    for verdict in cast(Sequence[object], given):
+        if not isinstance(verdict, Verdict) or not math.isfinite(verdict.reward):
+            raise PluginError(f"{grader} returned {verdict!r}, which is no verdict with a finite reward", hint=hint)
+        verdicts.append(verdict)
+    if len(verdicts) != attempts:
+        raise PluginError(f"{grader} returned {len(verdicts)} verdicts for {attempts} attempts", hint=hint)
     return verdicts
 
 

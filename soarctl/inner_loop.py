@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from soarctl.api import Domain, Fleet, GradedSample, Problem, Prompt, Sampling, StepStats, Stream, Verdict
+from soarctl.asking import student_prompt
 from soarctl.events import Tell
 from soarctl.grading import count_verdicts, grade
 from soarctl.rloo import leave_one_out
@@ -107,7 +108,7 @@ def rloo_step(
         [
             Prompt(
                 policy=s,
-                text=domain.student_prompt(problem.question),
+                text=student_prompt(domain, problem.question),
                 samples=inner.group_size,
                 stream=streams_S[s].child("sample", step, position),
             )

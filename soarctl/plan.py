@@ -7,6 +7,7 @@ from fractions import Fraction
 from math import ceil, floor, sqrt
 from pathlib import Path
 
+from soarctl import asking
 from soarctl.api import Problem, Student
 from soarctl.errors import DataError, PluginError, SoarError
 from soarctl.filter_results import manifest_path
@@ -190,7 +191,7 @@ def _ask_reward(loaded: LoadedSpec) -> Demand:
 
 def _candidates(loaded: LoadedSpec) -> tuple[int | None, str | None]:
     try:
-        return len(loaded.domain.load()), None
+        return len(asking.load(loaded.domain)), None
     except (DataError, PluginError) as error:  # a laptop may have neither the data nor all that grades it
         where = f"{error.at}: " if error.at else ""
         return (

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from soarctl import asking
 from soarctl.alarms import alarms, alarms_by_step, judge
 from soarctl.api import Domain, Engine, Problem, Reward, Sampling, Stream
 from soarctl.crew import Crew, Together, Workplace, by_itself
@@ -134,7 +135,7 @@ def _record_estimate(ledger: Ledger, loaded: LoadedSpec, candidates: int) -> Non
 
 
 def _candidates(domain: Domain, name: str) -> list[Problem]:
-    problems = list(domain.load())
+    problems = asking.load(domain)
     if not problems:
         raise DataError(f"the domain {name!r} loaded no problems", at="domain")
     twice = len(problems) - len({p.id for p in problems})
@@ -160,7 +161,7 @@ class _Run:
 
     def announce(self) -> None:
         """Says what runs, and records what the domain says of itself where it runs now."""
-        self.ledger.set_facts({"domain": dict(self.domain.facts())})
+        self.ledger.set_facts({"domain": asking.facts(self.domain)})
         self.meter.tell(
             "started",
             name=self.spec.name,
@@ -212,7 +213,7 @@ class _Run:
                 seen=self.ledger.seen(before.stage) if self.spec.savings.reuse_overlap else (),
             )
             record = outer_step(self.spec, self.domain, self.reward, state, practice)
-            measures = [self.domain.measure(problem) for problem in record.writing.questions]
+            measures = [asking.measure(self.domain, problem) for problem in record.writing.questions]
             self._commit(record, before, state, measures)
             shelf.clear()
             drop_old_teachers(self.directory, self.ledger, self.spec.checkpoints)
@@ -285,7 +286,7 @@ def _facts_of(record: StepRecord, measures: Sequence[Mapping[str, float]], domai
         "measures": mean_measures(measures),
         "questions": [
             {"dataset": k, "question": dataset[0].question, "answer": dataset[0].answer}
-            | {"solution": domain.solve(dataset[0].question)}
+            | {"solution": asking.solve(domain, dataset[0].question)}
             for k, dataset in enumerate(record.datasets_G)
         ],
     }

@@ -33,6 +33,7 @@ from soarctl.api import (
     StepStats,
     Stream,
 )
+from soarctl.asking import parse, teacher_prompt
 from soarctl.errors import TeacherError
 from soarctl.practice import Baseline, Practice
 from soarctl.promotion import best_dataset, is_due, median_student, settled, step_reward
@@ -163,10 +164,10 @@ def write_questions(spec: Teacher, needed: int, domain: Domain, teacher: Fleet, 
         # As many as should yield what is missing, going by the share that passed so far.
         passed = max(len(questions), 1) / drawn if drawn else 1.0
         size = min(ceil((needed - len(questions)) / passed), spec.resample_cap * needed - drawn)
-        [written] = teacher.sample([Prompt(0, domain.teacher_prompt(), size, stream.child("write", turn))], draw)
+        [written] = teacher.sample([Prompt(0, teacher_prompt(domain), size, stream.child("write", turn))], draw)
         drawn, turn = drawn + size, turn + 1
         for completion in written:
-            parsed = domain.parse(completion.text)
+            parsed = parse(domain, completion.text)
             if isinstance(parsed, Rejection):
                 rejections[parsed.rule] += 1
                 examples.setdefault(parsed.rule, completion.text)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from soarctl import plugins
+from soarctl import asking, plugins
 from soarctl.api import Domain, Problem, Verdict
 from soarctl.errors import SoarError
 from soarctl.events import silent
@@ -37,7 +37,7 @@ class Solver:
         """One solution per practice question, in order."""
         if self.domain is None:
             return [UNKNOWN for _ in problems]
-        answers = [_ask(self.domain, problem) for problem in problems]
+        answers = [asking.solve(self.domain, problem.question) for problem in problems]
         solved = [
             (Problem(p.question, a, p.meta), p.answer) for p, a in zip(problems, answers, strict=True) if a is not None
         ]
@@ -60,10 +60,3 @@ def solver_of(ledger: Ledger) -> Solver:
 def _agrees(problem: Problem, answer: str, verdict: Verdict) -> bool:
     # The grader knows that 1/2 is 0.5; but it may want more around an answer than the answer alone.
     return verdict.correct or answer.split() == problem.answer.split()
-
-
-def _ask(domain: Domain, problem: Problem) -> str | None:
-    try:
-        return domain.solve(problem.question)
-    except Exception:  # the boundary around a plug-in, fed with what a model wrote
-        return None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from soarctl.api import Domain, Fleet, Policy, Problem, Prompt, Sampling, Stream
+from soarctl.asking import student_prompt
 from soarctl.crew import Crew, Job, Workplace
 from soarctl.events import Tell
 from soarctl.grading import grade
@@ -21,7 +22,7 @@ def count_solved(
     if not questions:
         return []
     groups = fleet.sample(
-        [Prompt(s, domain.student_prompt(p.question), samples, stream) for s, p, stream in questions], sampling
+        [Prompt(s, student_prompt(domain, p.question), samples, stream) for s, p, stream in questions], sampling
     )
     attempts = [(p, c.text) for (_, p, _), group in zip(questions, groups, strict=True) for c in group]
     verdicts = iter(grade(domain, attempts, tell))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from soarctl import __version__
+from soarctl import __version__, asking
 from soarctl.errors import RunError, TeacherError, disk_errors
 from soarctl.events import Tell
 from soarctl.fail_at_k import halve
@@ -123,7 +123,7 @@ def _hard_problems(spec: StudySpec, common: LoadedSpec, directory: Path, ledger:
         elif common.spec.filter.reuse is not None:
             engine = common.trainer.load(common.spec.model, common.spec.seed)
             reused = reuse(
-                common.spec, common.domain, Path(common.spec.filter.reuse), common.domain.load(), engine.facts
+                common.spec, common.domain, Path(common.spec.filter.reuse), asking.load(common.domain), engine.facts
             )
             found = halve(common.domain, reused, common.spec)
             made = manifest(common.spec, common.domain, engine.facts, found, given_samples(common.spec))
@@ -131,7 +131,7 @@ def _hard_problems(spec: StudySpec, common: LoadedSpec, directory: Path, ledger:
             engine = common.trainer.load(common.spec.model, common.spec.seed)
             filter_to_file(common.spec, common.domain, engine, path, tell)
             results = read_results(path)
-            found = halve(common.domain, [results[p.id] for p in common.domain.load()], common.spec)
+            found = halve(common.domain, [results[p.id] for p in asking.load(common.domain)], common.spec)
             made = manifest(common.spec, common.domain, engine.facts, found)
         with ledger.transaction():
             ledger.put_problems(found)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from soarctl import checkpoints
 from soarctl.api import Fleet, Optimizer, Problem, Prompt, Sampling, Stream
+from soarctl.asking import student_prompt
 from soarctl.grading import grade
 from soarctl.inner_loop import PracticeLog, batches, rloo_step
 from soarctl.spec import Inner
@@ -64,7 +65,7 @@ def attempts_solved(world: World, arm: Arm, fleet: Fleet, students: Sequence[int
     prompts = [
         Prompt(
             policy=s,
-            text=world.domain.student_prompt(problem.question),
+            text=student_prompt(world.domain, problem.question),
             samples=measure.samples,
             stream=world.stream(arm, student).child("evaluation", step, problem.id),
         )
