@@ -40,6 +40,15 @@ def early_stop(rewards_T: Sequence[float], window: int, share: float, start: int
 def counted(steps: Sequence[int], stop: int, average: int) -> list[int]:
     """Which of the evaluated steps a score is averaged over: those in the `average` steps after `stop`.
 
-    Where training ended before the next evaluation, the last one stands for them.
+    Where there is none, the first one after `stop`; where training ended before, the last one.
     """
-    return [step for step in steps if stop < step <= stop + average] or [max(steps)]
+    after = [step for step in steps if step > stop]
+    return [step for step in after if step <= stop + average] or after[:1] or [max(steps)]
+
+
+def counted_at(steps: Sequence[int], at: int) -> list[int]:
+    """The evaluated step `at`, or the first one after it; where training ended before, the last one.
+
+    Source: SOAR section 5.2 takes the checkpoint at step 50 on OlympiadBench.
+    """
+    return [min((step for step in steps if step >= at), default=max(steps))]

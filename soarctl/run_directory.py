@@ -121,18 +121,18 @@ def _first_facts(loaded: LoadedSpec) -> dict[str, Any]:
     }
 
 
-def check_model(ledger: Ledger, engine: Engine) -> None:
-    """Records the base model of a new run.
+def check_model(ledger: Ledger, engine: Engine, *, what: str = "run") -> None:
+    """Records the base model of a new run, or of a new study where that is `what`.
 
     Raises:
-        RunError: the run was started with another one.
+        RunError: it was started with another one.
     """
     known, now = ledger.facts.get(_MODEL), dict(engine.facts)
     if known is None:
         ledger.set_facts({_MODEL: now})
     elif known.get("weights_sha256") != now.get("weights_sha256"):
         raise RunError(
-            f"the base model {now.get('base')} is not the one that this run was started with",
+            f"the base model {now.get('base')} is not the one that this {what} was started with",
             at=str(ledger.path),
             hint=f"its weights had the hash {known.get('weights_sha256')}, now {now.get('weights_sha256')}",
         )

@@ -75,12 +75,14 @@ class LoadedSpec:
         return _at(self.places, self.files[0], key)
 
 
-def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> LoadedSpec:
+def load_spec(path: str | Path, overrides: Sequence[str] = (), *, first: Sequence[str] = ()) -> LoadedSpec:
     """Reads and checks a spec, its plug-ins and their options. Loads no data and no model.
 
     Args:
         path: a YAML file.
         overrides: `key=value` each, the value in YAML; the last one of a key counts.
+        first: changes as well, made in the file before the overrides are. An override that changes a plug-in drops the
+            options of the old one that are set here, as it drops those in the file.
 
     Raises:
         SpecError: with file, line, column and key of every problem.
@@ -88,13 +90,10 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     """
     files: list[str] = []
     base = _read(str(path), files)
-    options = [_override(text) for text in overrides]
+    layers = [[_override(text) for text in texts] for texts in (first, overrides)]
     tree = base
-    if options:
-        changes = options[0][1]
-        for _, change in options[1:]:
-            changes = _merge(changes, change, fresh_options=False)
-        tree = _merge(base, changes)
+    for layer in layers:
+        tree = _changed(tree, layer)
     resolved = _resolve(tree, files[0])
     return LoadedSpec(
         spec=resolved.spec,
@@ -102,7 +101,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         reward=resolved.reward,
         trainer=resolved.trainer,
         files=tuple(files),
-        overrides=_record(options, base, resolved.spec, files[0]),
+        overrides=_record([*layers[0], *layers[1]], base, resolved.spec, files[0]),
         places=_places(tree),
     )
 
@@ -230,6 +229,16 @@ def _override(text: str) -> tuple[Key, Located]:
     for part in reversed(key):
         tree = Located({part: tree}, place)
     return key, tree
+
+
+def _changed(tree: Located, options: Sequence[tuple[Key, Located]]) -> Located:
+    """A tree with changes that belong together: one of them may change a plug-in, and others set its options."""
+    if not options:
+        return tree
+    changes = options[0][1]
+    for _, change in options[1:]:
+        changes = _merge(changes, change, fresh_options=False)
+    return _merge(tree, changes)
 
 
 def _record(options: Sequence[tuple[Key, Located]], base: Located, spec: Spec, source: str) -> tuple[Override, ...]:

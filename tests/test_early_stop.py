@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from soarctl.early_stop import counted, early_stop
+from soarctl.early_stop import counted, counted_at, early_stop
 
 
 def test_a_saturating_curve_stops_where_its_slope_is_below_the_share() -> None:
@@ -53,3 +53,12 @@ def test_the_measurements_after_the_stop_count() -> None:
 
 def test_the_last_measurement_counts_where_none_comes_after_the_stop() -> None:
     assert counted([25, 50], 50, 200) == [50]
+
+
+def test_the_first_measurement_after_the_stop_counts_where_none_comes_soon_enough() -> None:
+    assert counted(list(range(25, 1501, 25)), 60, 10) == [75]
+
+
+def test_a_fixed_step_counts_alone_and_one_that_was_not_measured_is_the_next_that_was() -> None:
+    steps = list(range(25, 1501, 25))
+    assert [counted_at(steps, at) for at in (50, 51, 2000)] == [[50], [75], [1500]]

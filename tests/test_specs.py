@@ -8,7 +8,7 @@ import pytest
 
 from soarctl.plan import plan
 from soarctl.spec_reader import load_spec
-from soarctl.study.spec import load_study
+from soarctl.study.loading import load_study
 
 SPECS = Path(__file__).parents[1] / "specs"
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -83,5 +83,8 @@ def test_the_study_in_the_comment_of_olympiad_eval_is_one(tmp_path: Path) -> Non
     start = next(i for i, line in enumerate(lines) if "name: olympiad_transfer" in line)
     study = [line.removeprefix("#   ") for line in lines[start : lines.index("", start)]]
     (tmp_path / "study.yaml").write_text("\n".join(study).replace("run: ", f"run: {SPECS}/"))
+    (tmp_path / "pq").mkdir()
+    (tmp_path / "pq" / "questions.jsonl").write_text('{"question": "1+1", "answer": "2"}\n')
     loaded = load_study(tmp_path / "study.yaml")
+    assert loaded.spec.training.questions == 128
     assert loaded.load_run([]).spec.domain.options["data"][0]["format"] == "olympiadbench"

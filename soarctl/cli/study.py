@@ -18,7 +18,7 @@ def study(path: str, overrides: list[str], out: Path | None, *, as_json: bool) -
     from soarctl.errors import disk_errors
     from soarctl.study import writers
     from soarctl.study.conduct import study as conduct
-    from soarctl.study.spec import load_study
+    from soarctl.study.loading import load_study
     from soarctl.study.table import open_study, study_table
 
     loaded = load_study(path, overrides)
@@ -57,6 +57,8 @@ def print_study(table: "StudyTable") -> None:
     if by_teacher:
         print("\nmeans of the students of each teacher")
         print_table(["ARM", "RUN", *(f"PASS@{k}" for k in table.ks)], by_teacher)
+    for arm, said in table.short.items():
+        print(f"{arm}: {said}")
     for arm, reason in table.skipped.items():
         print(f"{arm} is left out: {reason}")
     if table.waiting:

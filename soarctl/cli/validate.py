@@ -28,7 +28,7 @@ def validate(path: str, overrides: Sequence[str], *, as_json: bool) -> None:
 
 
 def _study_facts(path: str, overrides: Sequence[str]) -> dict[str, Any]:
-    from soarctl.study.spec import load_study
+    from soarctl.study.loading import load_study
 
     study = load_study(path, overrides)
     spec = study.spec

@@ -9,7 +9,7 @@ from soarctl.report.charts import Interval, Series, interval_chart, line_chart
 from soarctl.report.figures import Figure
 from soarctl.study.spec import MEANING, Arm
 from soarctl.study.table import ArmRow, StudyTable, study_table
-from soarctl.study.writers import difference, percent, teacher_rows
+from soarctl.study.writers import difference, percent, questions, teacher_rows
 
 _CURVES = ("base", "hard_only", "pq", "ps", "grounded_t", "intrinsic_t")
 """Arms that are drawn as lines; more of them could not be told apart."""
@@ -22,6 +22,7 @@ class ArmLine:
     arm: str
     meaning: str
     students: int
+    questions: tuple[int, str]
     scores: Sequence[tuple[float, str]]
     interval: str
     difference: tuple[float, str] | None
@@ -63,6 +64,7 @@ def _line(arm: ArmRow, ks: Sequence[int]) -> ArmLine:
         arm=arm.arm,
         meaning=MEANING[Arm(arm.arm)],
         students=len(arm.students),
+        questions=(arm.questions[0], questions(arm, dash="–")),
         scores=[(arm.pass_at[k].mean, percent(arm.pass_at[k])) for k in ks],
         interval=f"{100 * first.low:.1f} to {100 * first.high:.1f}",
         difference=(compared.mean, difference(compared)) if compared else None,

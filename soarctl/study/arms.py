@@ -1,11 +1,10 @@
 """Who is compared: the students of each arm, with where they start and what they practise beside the hard problems."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from soarctl.api import DataError, Fleet, Policy, Problem
+from soarctl.api import Fleet, Policy, Problem
 from soarctl.inner_loop import solve_rates
 from soarctl.ledger import Ledger
 from soarctl.run_directory import load_baseline, restore_teacher
@@ -32,10 +31,11 @@ def students_of(world: World, arm: Arm) -> list[Student]:
         case Arm.BASE | Arm.HARD_ONLY | Arm.HARD_ONLY_4X:
             return [Student(None, (), start) for _ in seeds]
         case Arm.ORACLE:
-            easier = _oracle(world)
-            size = min(world.study.training.questions, len(easier))
-            draws = [world.stream(arm, i).child("questions").choose(len(easier), size) for i in seeds]
-            return [Student(None, [easier[place] for place in drawn], start) for drawn in draws]
+            if not world.easier:
+                raise NotComparable("all candidates are hard, and no `oracle` file is given")
+            size = min(world.study.training.questions, len(world.easier))
+            draws = [world.stream(arm, i).child("questions").choose(len(world.easier), size) for i in seeds]
+            return [Student(None, [world.easier[place] for place in drawn], start) for drawn in draws]
         case Arm.BASE_T:
             teacher = world.engine.fleet([start], world.run.teacher_optimizer)
             return [Student(None, _written(world, arm, i, teacher), start) for i in seeds]
@@ -121,22 +121,6 @@ def _kept(world: World, arm: Arm, questions: Sequence[Problem]) -> list[Problem]
         for question, solution in zip(questions, solutions, strict=True)
         if solution.answer is not None and (solution.correct or arm is Arm.PQ_WELL_POSED)
     ]
-
-
-def _oracle(world: World) -> Sequence[Problem]:
-    if world.study.oracle is None:
-        if not world.easier:
-            raise NotComparable("all candidates are hard, and no `oracle` file is given")
-        return world.easier
-    try:
-        lines = Path(world.study.oracle).read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines if line.strip()]
-        found = [Problem(row["question"], row["answer"], row.get("meta", {})) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"no JSON lines with `question` and `answer`: {error!r}", at=world.study.oracle) from error
-    # A real problem that is measured on must not be practised.
-    held_out = {p.id for p in world.test}
-    return [problem for problem in found if problem.id not in held_out]
 
 
 def trains(arm: Arm) -> bool:

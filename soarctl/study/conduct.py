@@ -1,16 +1,18 @@
 """A study from its spec to its last measurement: hard problems, runs, arms. Only what is missing is done."""
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from soarctl import __version__, asking
+from soarctl.api import Problem
 from soarctl.errors import RunError, TeacherError, disk_errors
 from soarctl.events import Tell
-from soarctl.fail_at_k import halve
+from soarctl.fail_at_k import halve, mark_halves
 from soarctl.filter_results import (
     filter_to_file,
     given_samples,
@@ -20,18 +22,17 @@ from soarctl.filter_results import (
     reuse,
     write_results,
 )
-from soarctl.history import Progress, overview
-from soarctl.ledger import FILE, STUDY_FILE, Ledger
+from soarctl.ledger import FILE, STUDY_FILE, Filtered, Ledger
 from soarctl.run import run
-from soarctl.run_directory import lock
-from soarctl.runs import facts_of
+from soarctl.run_directory import check_model, lock
 from soarctl.spec_reader import LoadedSpec
 from soarctl.study.arms import NotComparable, students_of, trains
+from soarctl.study.given import LoadRun, check_fits, check_given
+from soarctl.study.oracle import not_held_out, real_problems
 from soarctl.study.spec import Arm, Kind, StudySpec
+from soarctl.study.table import shortfall
 from soarctl.study.training import attempts_solved, train
 from soarctl.study.world import Student, World
-
-LoadRun: TypeAlias = Callable[[Sequence[str]], LoadedSpec]
 
 
 def study(spec: StudySpec, load_run: LoadRun, directory: Path, tell: Tell) -> None:
@@ -45,23 +46,30 @@ def study(spec: StudySpec, load_run: LoadRun, directory: Path, tell: Tell) -> No
 
     Raises:
         RunError: the directory is in use, holds another study, or cannot be written; or runs do not fit together.
+        DataError: the file of the oracle has no problems.
     """
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     common = load_run([])
-    with lock(directory), _open_ledger(spec, common, directory) as ledger:
+    check_given(spec, load_run)
+    real = real_problems(Path(spec.oracle)) if Arm.ORACLE in spec.arms and spec.oracle is not None else None
+    with lock(directory), _open_ledger(spec, common, real, directory) as ledger:
         tell("study_started", name=spec.name, directory=str(directory), arms=[str(a) for a in spec.arms])
         hard = _hard_problems(spec, common, directory, ledger, tell)
-        runs = {kind: _runs(spec, load_run, kind, hard, directory, ledger, tell) for kind in spec.kinds}
         found = ledger.filtered()
+        train, test, easy = ([f.problem for f in found if f.half == half] for half in ("train", "test", None))
+        easier = easy if real is None else not_held_out(real, test, str(spec.oracle))
+        runs = {kind: _runs(spec, load_run, kind, hard, directory, ledger, tell) for kind in spec.kinds}
+        engine = common.trainer.load(common.spec.model, common.spec.seed)
+        check_model(ledger, engine, what="study")
         world = World(
             study=spec,
             run=common.spec,
             domain=common.domain,
-            engine=common.trainer.load(common.spec.model, common.spec.seed),
-            train=[f.problem for f in found if f.half == "train"],
-            test=[f.problem for f in found if f.half == "test"],
-            easier=[f.problem for f in found if f.half is None],
+            engine=engine,
+            train=train,
+            test=test,
+            easier=easier,
             runs=runs,
             ledger=ledger,
             directory=directory,
@@ -72,8 +80,11 @@ def study(spec: StudySpec, load_run: LoadRun, directory: Path, tell: Tell) -> No
         tell("study_finished", directory=str(directory))
 
 
-def _open_ledger(spec: StudySpec, common: LoadedSpec, directory: Path) -> Ledger:
+def _open_ledger(spec: StudySpec, common: LoadedSpec, real: Sequence[Problem] | None, directory: Path) -> Ledger:
     facts: dict[str, Any] = {"study": spec.model_dump(mode="json"), "spec": common.spec.model_dump(mode="json")}
+    if real is not None:
+        text = json.dumps([[problem.question, problem.answer] for problem in real])
+        facts["oracle_sha256"] = hashlib.sha256(text.encode()).hexdigest()
     if not (directory / STUDY_FILE).exists():
         known = {"soarctl_version": __version__, "started": datetime.now(UTC).isoformat(timespec="seconds")}
         return Ledger.create(directory, facts | known, STUDY_FILE)
@@ -84,9 +95,12 @@ def _open_ledger(spec: StudySpec, common: LoadedSpec, directory: Path) -> Ledger
     changed = [
         f"{key}: was {before['study'].get(key)!r}, is {now!r}"
         for key, now in facts["study"].items()
-        # `run` and `set` are compared as the spec that they make.
-        if key not in (*harmless, "run", "set") and before["study"].get(key) != now
+        # `run` and `set` are compared as the spec that they make, and `oracle` by its problems.
+        if key not in (*harmless, "run", "set", "oracle") and before["study"].get(key) != now
     ]
+    oracles = {known["oracle_sha256"] for known in (before, facts) if "oracle_sha256" in known}
+    if len(oracles) > 1:
+        changed.append("oracle: its problems are others")
     learned = [_learned(known["spec"], split="split" in before) for known in (before, facts)]
     if learned[0] != learned[1]:
         changed.append("run: its spec is another one")
@@ -119,27 +133,43 @@ def _hard_problems(spec: StudySpec, common: LoadedSpec, directory: Path, ledger:
         began = time.monotonic()
         if given:
             with Ledger.open(given[0], read_only=True) as other:
-                found, made = other.filtered(), facts_of(other)["split"]
+                found, made, model = other.filtered(), other.facts["split"], other.facts["model"]
+            _check_halves(spec, common, given[0], found)
         elif common.spec.filter.reuse is not None:
             engine = common.trainer.load(common.spec.model, common.spec.seed)
             reused = reuse(
                 common.spec, common.domain, Path(common.spec.filter.reuse), asking.load(common.domain), engine.facts
             )
             found = halve(common.domain, reused, common.spec)
-            made = manifest(common.spec, common.domain, engine.facts, found, given_samples(common.spec))
+            model = dict(engine.facts)
+            made = manifest(common.spec, common.domain, model, found, given_samples(common.spec))
         else:
             engine = common.trainer.load(common.spec.model, common.spec.seed)
             filter_to_file(common.spec, common.domain, engine, path, tell)
             results = read_results(path)
             found = halve(common.domain, [results[p.id] for p in asking.load(common.domain)], common.spec)
-            made = manifest(common.spec, common.domain, engine.facts, found)
+            model = dict(engine.facts)
+            made = manifest(common.spec, common.domain, model, found)
         with ledger.transaction():
             ledger.put_problems(found)
-            ledger.set_facts({"split": made})
+            ledger.set_facts({"split": made, "model": model})
             ledger.put_timing(0, "filter", time.monotonic() - began, 0)
     if not manifest_path(path).exists():
         write_results(path, ledger.filtered(), ledger.facts["split"])
     return path
+
+
+def _check_halves(spec: StudySpec, common: LoadedSpec, given: Path, found: Sequence[Filtered]) -> None:
+    if all(spec.teachers(kind).directories for kind in spec.kinds):
+        return
+    known = {f.problem.id: f for f in found}
+    results = [known[problem.id] for problem in asking.load(common.domain) if problem.id in known]
+    if any(f.half != known[f.problem.id].half for f in mark_halves(common.domain, results, common.spec)):
+        raise RunError(
+            "the run halves the hard problems otherwise than the runs that are still to be made will",
+            at=str(given),
+            hint=f"its `split` must be that of the study's runs: {common.spec.split.model_dump()}",
+        )
 
 
 def _runs(
@@ -147,11 +177,17 @@ def _runs(
 ) -> list[Path]:
     """The finished runs of a kind; those that are missing are run first."""
     teachers = spec.teachers(kind)
-    if teachers.directories:
-        found = [Path(name) for name in teachers.directories]
-        for place in found:
-            _check_given(place, ledger)
-        return found
+    places = [Path(name) for name in teachers.directories] or _made(spec, load_run, kind, hard, directory, ledger, tell)
+    for place in places:
+        with Ledger.open(place, read_only=True) as finished:
+            check_fits(finished, ledger.facts)
+    return places
+
+
+def _made(
+    spec: StudySpec, load_run: LoadRun, kind: Kind, hard: Path, directory: Path, ledger: Ledger, tell: Tell
+) -> list[Path]:
+    teachers = spec.teachers(kind)
     places: list[Path] = []
     for number in range(teachers.count):
         place = directory / "runs" / f"{kind}-{number}"
@@ -180,20 +216,6 @@ def _steps_done(place: Path) -> int:
         return ledger.steps_done
 
 
-def _check_given(place: Path, ledger: Ledger) -> None:
-    with Ledger.open(place, read_only=True) as other:
-        seen, split = overview(other), facts_of(other).get("split", {})
-    if seen.steps_done < seen.steps or seen.progress is Progress.RUNNING:
-        raise RunError(f"the run has finished {seen.steps_done} of {seen.steps} outer steps", at=str(place))
-    ours = ledger.facts["split"]
-    if any(split.get(half) != ours[half] for half in ("train", "test")):
-        raise RunError(
-            "the run has other hard problems, or other halves, than the study",
-            at=str(place),
-            hint="what it learned from may be held out here; make the runs with one `filter.reuse`",
-        )
-
-
 def _arm(world: World, arm: Arm) -> None:
     """All of an arm that is not done: its students, their training, their measurements."""
     steps = world.study.training.steps if trains(arm) else 0
@@ -208,6 +230,10 @@ def _arm(world: World, arm: Arm) -> None:
         world.ledger.put_study_skipped(arm, reason)
         world.tell("warning", text=f"{arm} is left out: {reason}")
         return
+    asked = world.study.training.questions
+    short = shortfall(min(len({p.question for p in student.questions}) for student in students), asked)
+    if short is not None:
+        world.tell("warning", text=f"{arm}: {short}")
     world.ledger.put_study_students(arm, {i: (s.source, s.questions) for i, s in enumerate(students)})
     width = world.engine.width
     for index, first in enumerate(range(0, len(students), width)):

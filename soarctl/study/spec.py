@@ -1,16 +1,11 @@
 """The spec of a study, as frozen models: which runs, which arms, how they are trained and measured."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from soarctl.spec import Strict
-from soarctl.spec_reader import LoadedSpec, load_spec, read_tree
-from soarctl.validation import validate
 
 
 class Arm(StrEnum):
@@ -75,7 +70,7 @@ class Teachers(Strict):
     set: tuple[str, ...] = ()
     """What they change in the spec of the run, each as `key=value`."""
     directories: tuple[str, ...] = ()
-    """Finished runs to take instead; `count` and `set` are then not used."""
+    """Finished runs to take instead; `count` is then not used, and `set` says only which reward they must have."""
 
 
 class Grounded(Teachers):
@@ -148,9 +143,9 @@ class Stop(Strict):
     share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Levelled off: the slope is below this share of the largest one."""
     average: PositiveInt = 200
-    """Scores are averaged over the measurements in this many steps after it."""
+    """Scores are averaged over the measurements in this many steps after it; the first one always counts."""
     at: PositiveInt | None = None
-    """A fixed step in place of the rule."""
+    """A fixed step in place of the rule: the measurement there counts alone, or else the first one after it."""
 
 
 class StudySpec(Strict):
@@ -170,7 +165,8 @@ class StudySpec(Strict):
     seeds: PositiveInt = 3
     """Students of each arm. Where there are several teachers, they are dealt to them in turn."""
     oracle: str | None = None
-    """Real easier problems, JSON lines with `question` and `answer`. Default: candidates that are not hard."""
+    """Real easier problems, JSON lines with `question` and `answer`: a file beside this one, or else in the working
+    directory. Default: candidates that are not hard."""
     training: Training = Training()
     measure: Measure = Measure()
     stop: Stop = Stop()
@@ -189,29 +185,3 @@ class StudySpec(Strict):
     def kinds(self) -> list[Kind]:
         """The runs that the arms need."""
         return [kind for kind in Kind if any(NEEDS.get(arm) == kind for arm in self.arms)]
-
-
-@dataclass(frozen=True)
-class LoadedStudy:
-    """A study's spec, with how to read the spec of its runs."""
-
-    spec: StudySpec
-    run_path: Path
-
-    def load_run(self, overrides: Sequence[str]) -> LoadedSpec:
-        """The spec of a run with these changes."""
-        return load_spec(self.run_path, [*self.spec.set, *overrides])
-
-
-def load_study(path: str | Path, overrides: Sequence[str] = ()) -> LoadedStudy:
-    """Reads and checks the spec of a study and that of its runs.
-
-    Raises:
-        SpecError: with file, line and key of every problem.
-    """
-    tree, at = read_tree(path, overrides)
-    values: dict[str, Any] = tree.plain()
-    spec = validate(StudySpec, values, str(path), at)
-    study = LoadedStudy(spec, Path(path).parent / spec.run)
-    study.load_run([])
-    return study

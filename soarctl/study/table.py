@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from soarctl.early_stop import counted, early_stop
+from soarctl.early_stop import counted, counted_at, early_stop
 from soarctl.ledger import STUDY_FILE, Ledger
 from soarctl.passk import pass_at_k
 from soarctl.streams import Stream
@@ -24,6 +24,8 @@ class StudentRow:
     student: int
     source: str | None
     """The run that it learned from."""
+    questions: int
+    """Different questions that it practised, beside the hard problems."""
     stop: int | None
     """Where the early-stop rule found its training reward level; None for arms that are not trained."""
     counted: Sequence[int]
@@ -42,6 +44,8 @@ class ArmRow:
 
     arm: str
     students: Sequence[StudentRow]
+    questions: tuple[int, int]
+    """Fewest and most different questions of a student."""
     pass_at: Mapping[int, Score]
     teachers: Mapping[str, Mapping[int, float]]
     """By run and k: means over the students of each teacher; empty where there is none."""
@@ -63,6 +67,8 @@ class StudyTable:
     steps: int
     """RLOO steps of each trained student."""
     seeds: int
+    asked: int
+    """Practice questions that a student should have: those of a teacher and of the oracle are drawn to be as many."""
     arms: Sequence[ArmRow]
     """Those that are finished, in the order of the spec."""
     skipped: Mapping[str, str]
@@ -71,6 +77,19 @@ class StudyTable:
     """Arms that are not finished."""
     readings: int
     """How often the held-out half was read: once per student and measurement."""
+
+    @property
+    def short(self) -> dict[str, str]:
+        """Arms whose students practise fewer questions than asked for -> what is to be known of that."""
+        said = {arm.arm: shortfall(arm.questions[0], self.asked) for arm in self.arms}
+        return {arm: text for arm, text in said.items() if text is not None}
+
+
+def shortfall(questions: int, asked: int) -> str | None:
+    """What is to be known of an arm whose students practise this many different questions; None where all is well."""
+    if questions >= asked or not questions:
+        return None
+    return f"its students practise {questions} different questions where training.questions asks for {asked}"
 
 
 def open_study(directory: Path) -> Ledger:
@@ -100,6 +119,7 @@ def study_table(ledger: Ledger) -> StudyTable:
         ArmRow(
             arm=arm,
             students=students[arm],
+            questions=(min(s.questions for s in students[arm]), max(s.questions for s in students[arm])),
             pass_at={k: score(by_k[k], stream.child("score")) for k in ks},
             teachers=_by_teacher(students[arm], ks),
             differences=None
@@ -116,6 +136,7 @@ def study_table(ledger: Ledger) -> StudyTable:
         samples=study["measure"]["samples"],
         steps=study["training"]["steps"],
         seeds=study["seeds"],
+        asked=study["training"]["questions"],
         arms=rows,
         skipped={arm: reason for arm, reason in skipped.items() if arm in study["arms"]},
         waiting=[arm for arm in study["arms"] if arm not in values and arm not in skipped],
@@ -154,13 +175,14 @@ def _students(
     ):
         by_step = measured[student]
         stop = _stop(rewards[student], study, synthetic=questions != "[]") if rewards[student] else None
-        steps = sorted(by_step) if stop is None else counted(sorted(by_step), stop, study["stop"]["average"])
+        steps = sorted(by_step) if stop is None else _counted(sorted(by_step), stop, study["stop"])
         for k in ks:
             values_S[k].append(np.mean([table[k][by_step[step]] for step in steps], axis=0))
         rows.append(
             StudentRow(
                 student=student,
                 source=source,
+                questions=len({question for question, _ in json.loads(questions)}),
                 stop=stop,
                 counted=steps,
                 pass_at={k: float(values_S[k][-1].mean()) for k in ks},
@@ -178,6 +200,10 @@ def _stop(rewards_T: Sequence[float], study: Mapping[str, Any], *, synthetic: bo
     # Row 37: with a curriculum, only what comes after the switch to the hard problems.
     start = min(training["synthetic_steps"], len(rewards_T)) if synthetic and training["mix"] == "curriculum" else 0
     return early_stop(rewards_T, rule["window"], rule["share"], start)
+
+
+def _counted(steps: Sequence[int], stop: int, rule: Mapping[str, Any]) -> list[int]:
+    return counted(steps, stop, rule["average"]) if rule["at"] is None else counted_at(steps, stop)
 
 
 def _by_teacher(students: Sequence[StudentRow], ks: Sequence[int]) -> dict[str, dict[int, float]]:

@@ -24,7 +24,7 @@ class World:
     test: Sequence[Problem]
     """Hard problems held out, in order of id."""
     easier: Sequence[Problem]
-    """Candidates that the base model solves now and then."""
+    """Real problems for the oracle: those of its file, or candidates that the base model solves now and then."""
     runs: Mapping[Kind, Sequence[Path]]
     """Finished runs."""
     ledger: Ledger

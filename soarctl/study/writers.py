@@ -13,7 +13,7 @@ from soarctl.study.table import ArmRow, StudyTable
 def rows_of(table: StudyTable) -> tuple[list[str], list[list[str]]]:
     """Header and rows in percent, mean ± SD over students, and how the first k compares with hard_only."""
     k = table.ks[0]
-    header = ["ARM", "STUDENTS", *(f"PASS@{k}" for k in table.ks), f"95 % OF @{k}"]
+    header = ["ARM", "STUDENTS", "QUESTIONS", *(f"PASS@{k}" for k in table.ks), f"95 % OF @{k}"]
     header += [f"@{k} - HARD_ONLY", f"@{k} / HARD_ONLY", "P"]
     return header, [_row(arm, table.ks) for arm in table.arms]
 
@@ -32,16 +32,18 @@ def as_csv(table: StudyTable) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     compared_by = ["difference", "difference_low", "difference_high", "p", "ratio"]
-    writer.writerow(["arm", "teacher", "students", "k", "mean", "sd", "low", "high", *compared_by])
+    counts = ["students", "questions_min", "questions_max"]
+    writer.writerow(["arm", "teacher", *counts, "k", "mean", "sd", "low", "high", *compared_by])
     for arm in table.arms:
         for k in table.ks:
             score, compared = arm.pass_at[k], (arm.differences or {}).get(k)
-            line = [arm.arm, None, len(arm.students), k, score.mean, score.sd, score.low, score.high]
+            line = [arm.arm, None, len(arm.students), *arm.questions, k, score.mean, score.sd, score.low, score.high]
             line += [compared.mean, compared.low, compared.high, compared.p, compared.ratio] if compared else [None] * 5
             writer.writerow(line)
         for teacher, means in arm.teachers.items():
-            students = sum(student.source == teacher for student in arm.students)
-            writer.writerows([arm.arm, teacher, students, k, means[k], *[None] * 8] for k in table.ks)
+            asked = [student.questions for student in arm.students if student.source == teacher]
+            known = [arm.arm, teacher, len(asked), min(asked), max(asked)]
+            writer.writerows([*known, k, means[k], *[None] * 8] for k in table.ks)
     return out.getvalue()
 
 
@@ -55,11 +57,11 @@ def as_latex(table: StudyTable) -> str:
         cells = [rf"${100 * s.mean:.1f} \pm {100 * s.sd:.1f}$" for s in map(arm.pass_at.__getitem__, table.ks)]
         cells.append(f"{100 * first.low:.1f} to {100 * first.high:.1f}")
         cells += [f"${100 * compared.mean:+.1f}$", f"{compared.p:.4f}"] if compared else ["", ""]
-        arms.append([_latex(arm.arm), *cells])
+        arms.append([_latex(arm.arm), questions(arm, dash="--"), *cells])
     said = (
         f"% {table.name}: {table.problems} held-out hard problems, {table.samples} attempts each, {table.steps} steps"
     )
-    found = [said, *_tabular(["", *passes, rf"95\,\% of @{k}", rf"@{k} $-$ hard\_only", "$p$"], arms)]
+    found = [said, *_tabular(["", "questions", *passes, rf"95\,\% of @{k}", rf"@{k} $-$ hard\_only", "$p$"], arms)]
     teachers = [[_latex(arm), _latex(run), *means] for arm, run, *means in teacher_rows(table)]
     if teachers:
         found += ["% means of the students of each teacher", *_tabular(["", "run", *passes], teachers)]
@@ -94,12 +96,19 @@ def _row(arm: ArmRow, ks: Sequence[int]) -> list[str]:
     return [
         arm.arm,
         str(len(arm.students)),
+        questions(arm),
         *(percent(arm.pass_at[k]) for k in ks),
         f"{100 * first.low:.1f} to {100 * first.high:.1f}",
         "" if compared is None else difference(compared),
         "" if compared is None or compared.ratio is None else f"{compared.ratio:.2f}",
         "" if compared is None else f"{compared.p:.4f}",
     ]
+
+
+def questions(arm: ArmRow, dash: str = "-") -> str:
+    """How many different questions a student practises beside the hard problems: `96`, or `62-72`; none is empty."""
+    fewest, most = arm.questions
+    return "" if most == 0 else str(most) if fewest == most else f"{fewest}{dash}{most}"
 
 
 def difference(compared: Difference) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from soarctl.spec_reader import LoadedSpec
-from soarctl.study import spec as study_spec
+from soarctl.study import loading
 from soarctl.testing import toy_run
 
 STUDY = """\
@@ -27,7 +27,8 @@ def toy_specs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A study in the working directory whose runs are those of the toy world."""
     (folder / "study.yaml").write_text(STUDY)
 
-    def load(path: Path, changes: Sequence[str]) -> LoadedSpec:
+    def load(path: Path, changes: Sequence[str], *, first: Sequence[str]) -> LoadedSpec:
+        assert not first
         values = dict(change.partition("=")[::2] for change in changes)
         sections: dict[str, Any] = {
             "outer": {"steps": 1},
@@ -39,7 +40,7 @@ def toy_specs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             sections |= {"name": values["name"], "filter": {"samples": 4, "reuse": reuse}, "evaluation": None}
         return toy_run(**sections)
 
-    monkeypatch.setattr(study_spec, "load_spec", load)
+    monkeypatch.setattr(loading, "load_spec", load)
 
 
 @pytest.mark.usefixtures("toy_specs")

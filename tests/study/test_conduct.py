@@ -1,19 +1,21 @@
 """A whole study of the toy world: what it compares, what it reads, and what happens when it stops."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from soarctl.errors import RunError
+from soarctl.errors import DataError, RunError
 from soarctl.events import silent
 from soarctl.filter_results import filter_to_file
 from soarctl.ledger import STUDY_FILE, Ledger
 from soarctl.study.spec import Arm
 from soarctl.study.table import open_study, study_table
 from soarctl.testing import toy_run
+from soarctl.toy import ToyEngine
 
 SMALL: dict[str, Any] = {
     "arms": ["base", "hard_only", "grounded_t", "pq", "ps"],
@@ -238,6 +240,89 @@ def test_runs_with_other_hard_problems_do_not_go_together(
     places = [str(small / "runs/grounded-0"), str(tmp_path / "other/runs/grounded-0")]
     with pytest.raises(RunError, match="other hard problems, or other halves, than the study"):
         toy_study(tmp_path / "both", **SMALL | {"runs": {"grounded": {"directories": places}}})
+    assert not (tmp_path / "both" / STUDY_FILE).exists()
+
+
+def test_a_run_of_another_base_model_does_not_go_with_the_study(
+    toy_study: Callable[..., Path], small: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(small / "runs" / "grounded-0", other)
+    with Ledger.open(other) as ledger:
+        ledger.set_facts({"model": {"base": "moved", "weights_sha256": "moved"}})
+    for name, given in (("first", [small / "runs/grounded-0", other]), ("alone", [other])):
+        with pytest.raises(RunError, match=r"base model (moved|toy) is not"):
+            toy_study(tmp_path / name, **SMALL | {"runs": {"grounded": {"directories": [*map(str, given)]}}})
+
+
+def test_a_study_does_not_go_on_with_another_base_model(
+    toy_study: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = SMALL | {"arms": ["base"], "set": ["trainer.side_by_side=1"]}
+    with pytest.raises(Stop):
+        toy_study(tmp_path / "study", stop_at("study_measured", 2), **base)
+    monkeypatch.setattr(ToyEngine, "facts", {"base": "toy", "weights_sha256": "another"})
+    with pytest.raises(RunError) as caught:
+        toy_study(tmp_path / "study", **base)
+    assert "the base model toy is not the one that this study was started with" in str(caught.value)
+
+
+def test_a_run_under_the_wrong_kind_is_refused(
+    toy_study: Callable[..., Path], whole_study: Path, tmp_path: Path
+) -> None:
+    for kind, arm, run, said in (
+        ("grounded", "pq", "intrinsic-0", "the run's reward is learnability, and grounded"),
+        (
+            "intrinsic",
+            "intrinsic_t",
+            "grounded-0",
+            "the run's reward is grounded, and intrinsic",
+        ),
+        ("no_promotion", "no_promotion_t", "grounded-0", "the run made promotions (1), and no_promotion"),
+    ):
+        given = {kind: {"directories": [str(whole_study / "runs" / run)]}}
+        with pytest.raises(RunError) as caught:
+            toy_study(tmp_path / kind, **SMALL | {"arms": [arm], "runs": given})
+        assert said in str(caught.value)
+        assert not list((tmp_path / kind).glob("*.sqlite"))
+
+
+def test_given_runs_that_halve_otherwise_than_the_missing_ones_would_are_refused_before_those_are_made(
+    toy_study: Callable[..., Path], small: Path, tmp_path: Path
+) -> None:
+    runs = {"grounded": {"directories": [str(small / "runs/grounded-0")]}, "intrinsic": {"count": 1}}
+    arms = SMALL | {"arms": ["grounded_t", "intrinsic_t"], "set": ["split.seed=1"], "runs": runs}
+    with pytest.raises(RunError, match="halves the hard problems otherwise than the runs that are still to be made"):
+        toy_study(tmp_path, **arms)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_oracle_practises_its_file_but_for_what_is_held_out(
+    toy_study: Callable[..., Path], small: Path, tmp_path: Path
+) -> None:
+    with open_study(small) as ledger:
+        held_out = [f.problem for f in ledger.filtered() if f.half == "test"]
+    file = tmp_path / "easier.jsonl"
+    measured = [json.dumps({"question": p.question, "answer": p.answer}) for p in held_out]
+    easier = [json.dumps({"question": f"0 #{number}", "answer": "0"}) for number in range(5)]
+    told: list[str] = []
+    oracle = SMALL | {"arms": ["oracle"], "oracle": str(file)}
+
+    file.write_text("\n".join([*measured, *easier]))
+    toy_study(tmp_path / "study", lambda event, /, **f: told.append(f.get("text", "")), **oracle)
+    short = "its students practise 5 different questions where training.questions asks for 8"
+    with open_study(tmp_path / "study") as ledger:
+        practised = [json.loads(asked) for (asked,) in ledger.rows("SELECT questions FROM study_students")]
+        assert study_table(ledger).short == {"oracle": short}
+    assert [sorted(asked) for asked in practised] == [[[f"0 #{number}", "0"] for number in range(5)]] * 2
+    assert f"oracle: {short}" in told
+
+    file.write_text("\n".join(easier[:4]))
+    with pytest.raises(RunError, match="oracle: its problems are others"):
+        toy_study(tmp_path / "study", **oracle)
+    file.write_text("\n".join(measured))
+    with pytest.raises(DataError, match=f"all {len(held_out)} problems are held out in this study"):
+        toy_study(tmp_path / "held out", **oracle)
 
 
 def test_without_promotions_there_are_no_promotion_questions_to_compare(
