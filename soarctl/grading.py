@@ -15,7 +15,8 @@ def grade(domain: Domain, attempts: Sequence[tuple[Problem, str]], tell: Tell) -
     """The domain's verdicts, checked for number and kind, with an alarm when most of them say nothing about the answer.
 
     Raises:
-        PluginError: the grader raised, or returned another number of verdicts or what is none. Nothing of that may become a silent zero.
+        PluginError: the grader raised, or returned another number of verdicts, or what is none. Nothing of that may
+            become a silent zero.
     """
     if not attempts:
         return []

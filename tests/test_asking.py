@@ -80,11 +80,11 @@ def test_what_is_no_verdict_is_refused(value: Any, monkeypatch: pytest.MonkeyPat
 def test_a_solver_that_fails_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToyDomain, "solve", fails)
     steps: list[Any] = []
-    run(
-        toy_run(outer={"steps": 1}),
-        tmp_path,
-        lambda event, /, **facts: steps.append(facts) if event == "step" else None,
-    )
+
+    def tell(event: str, /, **facts: Any) -> None:
+        steps.extend([facts] if event == "step" else [])
+
+    run(toy_run(outer={"steps": 1}), tmp_path, tell)
     assert {question["solution"] for question in steps[0]["questions"]} == {None}
 
 
@@ -92,7 +92,7 @@ def test_a_measure_that_fails_once_costs_no_step(tmp_path: Path, monkeypatch: py
     run(toy_run(outer={"steps": 2}), tmp_path / "whole", silent)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ToyDomain, "measure", gives({"a": float("nan")}))
-        with pytest.raises(PluginError, match="returned {'a': nan}"):
+        with pytest.raises(PluginError, match=r"returned \{'a': nan\}"):
             run(toy_run(outer={"steps": 2}), tmp_path / "mended", silent)
     with Ledger.open(tmp_path / "mended", read_only=True) as ledger:
         assert ledger.steps_done == 0
