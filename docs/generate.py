@@ -17,7 +17,7 @@ import typer
 from soarctl import contracts, errors, ledger, plugins
 from soarctl.cli.app import app
 from soarctl.contracts.findings import promise
-from soarctl.json_schema import spec_schema
+from soarctl.json_schema import spec_schema, study_schema
 from soarctl.spec import Spec
 from soarctl.study.spec import StudySpec
 
@@ -29,12 +29,13 @@ def pages() -> dict[Path, str]:
     """Every generated file, by its path in the repository."""
     return {
         Path("docs/reference/spec.md"): "\n".join(spec_page()) + "\n",
+        Path("docs/reference/study.md"): "\n".join(study_page()) + "\n",
         Path("docs/reference/cli.md"): "\n".join(cli_page()) + "\n",
         Path("docs/reference/plugins.md"): "\n".join(plugins_page()) + "\n",
         Path("docs/reference/contracts.md"): "\n".join(contracts_page()) + "\n",
         Path("docs/reference/ledger.md"): "\n".join(ledger_page()) + "\n",
         Path("specs/spec.schema.json"): json.dumps(spec_schema(), indent=2) + "\n",
-        Path("specs/study.schema.json"): json.dumps(StudySpec.model_json_schema(), indent=2) + "\n",
+        Path("specs/study.schema.json"): json.dumps(study_schema(), indent=2) + "\n",
     }
 
 
@@ -53,11 +54,7 @@ def spec_page() -> Iterator[str]:
         "",
     )
     yield from table(schema["properties"], schema)
-    for name, field in schema["properties"].items():
-        section = section_of(field, schema)
-        if section:
-            yield from ("", f"## {name}", "", one_line(section["description"]), "")
-            yield from table(section["properties"], schema)
+    yield from sections(schema, schema, "##")
     yield from ("", "## Plug-ins", "")
     yield from (
         "A plug-in's options stand beside its name: `domain: {plugin: letters, seed: 3}`. Third parties add plug-ins",
@@ -70,7 +67,23 @@ def spec_page() -> Iterator[str]:
             options = plugin.model_json_schema()
             yield from (f"#### {name}", "", one_line(inspect.getdoc(plugin) or ""), "")
             yield from table(options.get("properties", {}), options) if options.get("properties") else ["No options."]
+            yield from sections(options, options, "#####", f"{name}.")
             yield ""
+
+
+def study_page() -> Iterator[str]:
+    schema = StudySpec.model_json_schema()
+    yield from ("# Study reference", "", GENERATED, "")
+    yield from (
+        "The spec of a study is a YAML file like that of a run, read by the same rules; [studies](../study.md) says",
+        "what one is for. `soarctl validate` checks it with the spec of its runs, and `soarctl schema --study`",
+        "prints its JSON Schema.",
+        "",
+        "## The top",
+        "",
+    )
+    yield from table(schema["properties"], schema)
+    yield from sections(schema, schema, "##")
 
 
 def shipped_plugins() -> dict[str, dict[str, Any]]:
@@ -88,17 +101,34 @@ def shipped_plugins() -> dict[str, dict[str, Any]]:
 def table(properties: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
     yield from ("| key | value | default | |", "| --- | --- | --- | --- |")
     for name, field in properties.items():
-        default = "required" if "default" not in field else code(field["default"])
-        if section_of(field, schema):
-            default = "required" if "default" not in field else "as below"
-        described = one_line(field.get("description", ""))
+        section = section_of(field, schema)
+        if "default" not in field:
+            default = "required"
+        elif section is None or field.get("type") == "array":
+            default = code(field["default"])
+        else:
+            default = "as below" if section.get("properties") else "a plug-in"
+        described = one_line(field.get("description") or (section or {}).get("description", ""))
         yield f"| `{name}` | {cell(kind(field, schema))} | {default} | {cell(described)} |"
 
 
+def sections(model: Mapping[str, Any], schema: Mapping[str, Any], heading: str, under: str = "") -> Iterator[str]:
+    """The tables of all sections in a section, and of those in them."""
+    for name, field in model.get("properties", {}).items():
+        section = section_of(field, schema)
+        # A section that names a plug-in has the options of that plug-in, which stand elsewhere.
+        if section and section.get("properties"):
+            yield from ("", f"{heading} {under}{name}", "", one_line(section.get("description", "")), "")
+            yield from table(section["properties"], schema)
+            yield from sections(section, schema, heading, f"{under}{name}.")
+
+
 def section_of(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    for option in (field, *field.get("anyOf", [])):
+    """The section that a field holds, or that is an item of it."""
+    for option in (field, *field.get("anyOf", []), field.get("items", {})):
         if "$ref" in option:
-            return schema["$defs"][option["$ref"].rpartition("/")[2]]
+            found = schema["$defs"][option["$ref"].rpartition("/")[2]]
+            return found if "enum" not in found else None
     return None
 
 
@@ -107,7 +137,8 @@ def kind(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if "anyOf" in field:
         return " or ".join(kind(option, schema) for option in field["anyOf"])
     if "$ref" in field:
-        return "section"
+        named = schema["$defs"][field["$ref"].rpartition("/")[2]]
+        return kind(named, schema) if "enum" in named else "section"
     if "enum" in field:
         return " or ".join(code(value) for value in field["enum"])
     if "const" in field:
@@ -148,15 +179,23 @@ def cli_page() -> Iterator[str]:
         if command.epilog:
             yield from (f"{command.epilog.replace('Example: ', 'Example: `', 1)}`", "")
     yield from ("## Exit codes", "", "| code | |", "| --- | --- |")
-    yield "| 0 | done |"
-    yield "| 1 | `doctor` found something wrong; from any other command a bug of ours: please report the traceback |"
-    yield "| 2 | an error that the message explains, or a wrong option |"
-    yield from ("| 130 | interrupted with Ctrl-C |", "")
+    yield from (f"| {number} | {cell(said)} |" for number, said in errors.EXIT_CODES.items())
+    yield ""
     yield from ("## Errors", "", "| class | exit code | |", "| --- | --- | --- |")
-    for name, error in vars(errors).items():
-        if inspect.isclass(error) and issubclass(error, errors.SoarError):
-            first = (inspect.getdoc(error) or "").partition("\n\n")[0]
-            yield f"| `{name}` | {error.exit_code} | {cell(one_line(first))} |"
+    for error in error_classes():
+        first = (inspect.getdoc(error) or "").partition("\n\n")[0]
+        yield f"| `{error.__name__}` | {error.exit_code} | {cell(one_line(first))} |"
+
+
+def error_classes() -> list[type[errors.SoarError]]:
+    """Every error that soarctl or a plug-in that comes with it shows to users."""
+    shipped_plugins()  # imports them, and with them their errors
+    found, waiting = list[type[errors.SoarError]](), [errors.SoarError]
+    while waiting:
+        error = waiting.pop(0)
+        found += [error] if error.__module__ == errors.__name__ or not error.__module__.startswith("soarctl.") else []
+        waiting += error.__subclasses__()
+    return found
 
 
 def plugins_page() -> Iterator[str]:
@@ -232,6 +271,8 @@ def spelling(option: Any) -> str:
 
 
 def code(value: Any) -> str:
+    if isinstance(value, str) and "\n" in value:  # a cell of a table is one line
+        return f"a text of {len(value.splitlines())} lines"
     text = value if isinstance(value, str) and value else json.dumps(value)
     return f"`{text.replace('e-0', 'e-') if isinstance(value, float) else text}`"
 

@@ -8,6 +8,18 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+EXIT_CODES = {
+    0: "done",
+    1: "`doctor` found something wrong; from `run`, a job hung longer than `--patience` and all stacks were shown; "
+    "from any other command a bug of ours: please report the traceback",
+    2: "an error that the message explains, or a wrong option",
+    5: "no sandbox of at least `min_tier` works on this machine; no program was started",
+    130: "interrupted with Ctrl-C; `--resume` goes on",
+    141: "who read the output, `head` for one, stopped before its end",
+    143: "terminated (SIGTERM); `--resume` goes on",
+}
+"""What the command ends with, and why."""
+
 
 class SoarError(Exception):
     """An error with a place and a hint.

@@ -27,6 +27,13 @@ def spec_schema() -> dict[str, Any]:
     }
 
 
+def study_schema() -> dict[str, Any]:
+    """The schema of a study's spec file, in JSON Schema draft 2020-12."""
+    from soarctl.study.spec import StudySpec
+
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **StudySpec.model_json_schema()}
+
+
 def plugin_schema(plugin: str) -> dict[str, Any]:
     """The schema of the options of a plug-in.
 

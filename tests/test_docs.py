@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +10,7 @@ import pytest
 
 from soarctl import errors
 from soarctl.spec import Spec
+from soarctl.study.spec import StudySpec
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,6 +28,16 @@ def generate() -> ModuleType:
 def test_no_generated_file_is_stale(generate: ModuleType) -> None:
     stale = [str(path) for path, text in generate.pages().items() if (ROOT / path).read_text() != text]
     assert stale == [], "run: python docs/generate.py"
+
+
+def test_the_reference_misses_no_key_of_a_spec_a_study_or_a_plug_in(generate: ModuleType) -> None:
+    pages = "".join((ROOT / "docs/reference" / name).read_text() for name in ("spec.md", "study.md"))
+    models = [Spec, StudySpec, *(p for classes in generate.shipped_plugins().values() for p in classes.values())]
+    schemas = [model.model_json_schema() for model in models]
+    sections = [section for schema in schemas for section in (schema, *schema.get("$defs", {}).values())]
+    tables = {tuple(section["properties"]) for section in sections if section.get("properties")}
+    known = re.findall(r"\| --- \| --- \| --- \| --- \|\n((?:\| `.*\n)+)", pages)
+    assert tables - {tuple(re.findall(r"^\| `([^`]+)`", table, re.M)) for table in known} == set()
 
 
 def test_every_key_of_a_spec_says_what_it_is(generate: ModuleType) -> None:
@@ -51,12 +63,12 @@ def test_every_option_of_our_plug_ins_says_what_it_is(generate: ModuleType) -> N
     assert mute == []
 
 
-def test_every_error_class_is_in_the_reference() -> None:
+def test_every_error_class_is_in_the_reference_with_an_exit_code_that_is_explained(generate: ModuleType) -> None:
     page = (ROOT / "docs/reference/cli.md").read_text()
-    classes = [
-        name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.SoarError)
-    ]
-    assert [name for name in classes if f"| `{name}` |" not in page] == []
+    classes = generate.error_classes()
+    assert {"SoarError", "SpecError", "SandboxRefused"} <= {error.__name__ for error in classes}
+    assert [error for error in classes if f"| `{error.__name__}` | {error.exit_code} |" not in page] == []
+    assert {error.exit_code for error in classes} <= set(errors.EXIT_CODES)
 
 
 def test_the_schema_of_specs_knows_every_section_and_extends() -> None:

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+_NOT_READ_TO_THE_END = 141  # 128 + SIGPIPE, as of programs that do not catch it
+
 app = typer.Typer(
     name="soarctl",
     help="Teach a model to write the practice questions that get it past problems it never solves.",
@@ -36,19 +38,21 @@ def main() -> None:
     from soarctl.errors import SoarError
 
     try:
-        app(prog_name="soarctl")
-    except SoarError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    finally:
-        _flush()
-
-
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
+        try:
+            app(prog_name="soarctl")
+        except SoarError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except SystemExit as end:
+            # click catches it first and ends with 1, which would be a bug of ours
+            if isinstance(end.__context__, BrokenPipeError):
+                raise end.__context__ from None
+            raise
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:  # who reads, `head` for one, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # or Python flushes what is left at its end, and complains
+        sys.exit(_NOT_READ_TO_THE_END)
 
 
 def _version(wanted: bool) -> None:
@@ -82,11 +86,12 @@ def schema(
         str | None,
         typer.Option(metavar="KIND:NAME", help="The options of one plug-in instead.", show_default=False),
     ] = None,
+    study: Annotated[bool, typer.Option("--study", help="The spec of a study instead.")] = False,
 ) -> None:
     """Print the JSON Schema of specs, for editors and other programs."""
     from soarctl.cli.schema import schema
 
-    schema(plugin)
+    schema(plugin, study=study)
 
 
 @app.command(epilog="Example: soarctl plugins --check")

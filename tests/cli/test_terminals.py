@@ -87,3 +87,21 @@ def test_a_shell_completes_commands_and_options(words: str, offered: str, tmp_pa
 def test_completion_can_be_installed() -> None:
     done = subprocess.run([sys.executable, "-m", "soarctl", "--help"], capture_output=True, text=True, check=True)
     assert "--install-completion" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["plugins", "--json"], ["schema"], ["show", "runs/small", "--json"], ["promote", "--inspect", "runs/small"]],
+    ids=lambda command: command[0],
+)
+def test_a_reader_that_stops_early_ends_a_command_without_a_complaint(command: Sequence[str], small_run: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as `head` does when it has its lines, and before the first of ours
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    for variables in (os.environ, environment):
+        done = subprocess.run(
+            [sys.executable, "-m", "soarctl", *command],
+            stdout=writing, stderr=subprocess.PIPE, env=dict(variables), cwd=small_run.parents[1], check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (141, b"")
+    os.close(writing)

@@ -109,6 +109,17 @@ def test_plugins_lists_what_is_installed(soarctl: Any) -> None:
     } in json.loads(out)
 
 
+def test_schema_prints_that_of_studies(soarctl: Any) -> None:
+    code, out, _ = soarctl("schema", "--study")
+    assert code == 0
+    assert json.loads(out) == json.loads((ROOT / "specs/study.schema.json").read_text())
+    code, _, err = soarctl("schema", "--study", "--plugin", "domain:math")
+    assert (code, err) == (
+        2,
+        "error: --plugin domain:math: --study and --plugin ask for different schemas\n  give one\n",
+    )
+
+
 def test_validate_names_the_files_that_are_not_here(soarctl: Any) -> None:
     Path("b.yaml").write_text(
         "name: b\nmodel: {base: ./model}\ndomain:\n  plugin: math\n  data:\n    - path: MATH\n"
