@@ -89,9 +89,9 @@ class FleetAdamW:
         return torch.tensor(values_S, dtype=torch.float32, device=self.weights_S_P.device)[:, None]
 
     def move(self, device: torch.device) -> None:
-        """Takes all numbers to another device."""
-        self.weights_S_P = self.weights_S_P.to(device)
-        self._mean_S_P, self._square_S_P = self._mean_S_P.to(device), self._square_S_P.to(device)
+        """Takes all numbers to another device, or none where there is no room."""
+        moved = [tensor.to(device) for tensor in (self.weights_S_P, self._mean_S_P, self._square_S_P)]
+        self.weights_S_P, self._mean_S_P, self._square_S_P = moved
 
     def state(self) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
         """Weights, moments and counts, as copies."""

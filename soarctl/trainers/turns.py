@@ -15,7 +15,9 @@ from soarctl.trainers.fleet import ModelFleet
 class Movable(Protocol):
     """What has numbers on some device."""
 
-    def move(self, device: torch.device) -> None: ...
+    def move(self, device: torch.device) -> None:
+        """Takes all of them to another device, or none where there is no room."""
+        ...
 
 
 class Turns:
@@ -31,6 +33,7 @@ class Turns:
         if last is not policy:
             if last is not None:
                 last.move(torch.device("cpu"))
+            self._last = None  # nobody's are there, should there be no room
             policy.move(self._device)
             self._last = weakref.ref(policy)
 

@@ -84,3 +84,23 @@ def test_a_state_of_another_fleet_is_refused() -> None:
         'the fleet\'s "weights" is (3, 50), the stored one (2, 50)\n'
         "  was it stored with another number of policies or other trainer options?"
     )
+
+
+def test_numbers_move_to_another_device_together_or_not_at_all() -> None:
+    class Roomless(torch.Tensor):
+        """Of three, the last finds no room."""
+
+        asked = 0
+
+        def to(self, *args: object, **kwargs: object) -> torch.Tensor:
+            Roomless.asked += 1
+            if Roomless.asked == 3:
+                raise torch.OutOfMemoryError
+            return super().to(*args, **kwargs)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    fleet = FleetAdamW(gradients(99).as_subclass(Roomless), OPTIONS)
+    with pytest.raises(torch.OutOfMemoryError):
+        fleet.move(torch.device("meta"))
+    assert {state.device.type for state in (fleet.weights_S_P, fleet._mean_S_P, fleet._square_S_P)} == {"cpu"}
+    fleet.move(torch.device("meta"))
+    assert {state.device.type for state in (fleet.weights_S_P, fleet._mean_S_P, fleet._square_S_P)} == {"meta"}

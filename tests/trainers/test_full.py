@@ -166,3 +166,17 @@ def test_the_numbers_of_one_policy_are_on_the_device_and_those_of_others_wait_in
     turns.take(teacher)
     assert (teacher.place, student.place) == ("meta", "cpu")
     assert (teacher.moves, student.moves) == (3, 2)
+
+
+def test_where_a_policy_finds_no_room_the_next_one_is_brought_to_the_device() -> None:
+    class TooLarge(Numbers):
+        def move(self, device: torch.device) -> None:
+            raise torch.OutOfMemoryError
+
+    turns, teacher = Turns(torch.device("meta")), Numbers("cpu")
+    turns.take(teacher)
+    with pytest.raises(torch.OutOfMemoryError):
+        turns.take(TooLarge("cpu"))
+    assert teacher.place == "cpu"
+    turns.take(teacher)
+    assert teacher.place == "meta"
