@@ -253,7 +253,7 @@ def restore_teacher(directory: Path, ledger: Ledger, teacher: Fleet) -> None:
             error.message,
             at=error.at,
             hint=f"the checkpoint after step {good} is whole: `--resume --from-step {good}` goes on from there\n"
-            "and does the later steps again, with the same result; the ledger is copied aside first",
+            "and does the later steps again; the ledger is copied aside first",
         ) from error
 
 

@@ -26,7 +26,7 @@ def run(
     from soarctl.cli.run_view import JsonLines, LiveView, PlainLines
     from soarctl.crew import by_itself
     from soarctl.errors import SoarError
-    from soarctl.processes.ranks import rank_of, take_own_device
+    from soarctl.processes.ranks import gpus, rank_of, take_own_device
     from soarctl.run import run as run_spec
     from soarctl.spec_reader import load_spec
 
@@ -34,7 +34,7 @@ def run(
         raise SoarError("--from-step goes with --resume", at=f"--from-step {from_step}")
     environment = dict(os.environ)
     rank = rank_of(environment, processes)
-    take_own_device(os.environ, rank)
+    take_own_device(os.environ, rank, gpus())
     loaded = load_spec(path, overrides)
     directory = out or Path("runs") / loaded.spec.name
     if rank.number:

@@ -1,7 +1,9 @@
 """Which of a run's processes this one is, and which device is its own."""
 
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from soarctl.errors import SpecError
 
@@ -59,13 +61,24 @@ def rank_of(environment: Mapping[str, str], asked: int | None) -> Rank:
     return Rank(number, size, local, address)
 
 
-def take_own_device(environment: MutableMapping[str, str], rank: Rank) -> None:
-    """Makes this process one that sees its own GPU and knows of no others. To be called before torch is imported."""
+def gpus(devices: Path = Path("/dev")) -> int:
+    """NVIDIA GPUs that this process may open, by their device files: nobody has loaded torch yet to ask it."""
+    return sum(bool(re.fullmatch(r"nvidia\d+", file.name)) for file in devices.glob("nvidia*"))
+
+
+def take_own_device(environment: MutableMapping[str, str], rank: Rank, gpus: int) -> None:
+    """Makes this process one that sees its own GPU and knows of no others. To be called before torch is imported.
+
+    Args:
+        environment: of the process.
+        rank: which process it is.
+        gpus: how many there are, where CUDA_VISIBLE_DEVICES does not say.
+    """
     for name in _LAUNCHERS:
         environment.pop(name, None)
     if rank.size > 1:
         visible = environment.get("CUDA_VISIBLE_DEVICES")
-        devices = visible.split(",") if visible is not None else None
-        # As many processes as GPUs, or processes that share them in turn.
-        own = str(rank.local) if devices is None else devices[rank.local % len(devices)]
-        environment["CUDA_VISIBLE_DEVICES"] = own
+        devices = visible.split(",") if visible is not None else [str(i) for i in range(gpus)]
+        if devices:
+            # As many processes as GPUs, or processes that share them in turn.
+            environment["CUDA_VISIBLE_DEVICES"] = devices[rank.local % len(devices)]

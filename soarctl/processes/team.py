@@ -206,7 +206,9 @@ class Team(Crew):
             match news.message:
                 case Ready():
                     missing.discard(news.rank)
-                    self._compare(news.rank, facts, news.message.facts)
+                    differs = compare(news.rank, facts, news.message.facts)
+                    if differs:
+                        place.tell("warning", text=differs)
                 case Mistake():
                     raise _error(news.message)
                 case _Lost():
@@ -215,15 +217,6 @@ class Team(Crew):
                     pass
         place.tell("processes", count=self.size)
         return self
-
-    def _compare(self, rank: int, ours: dict[str, Any], theirs: Any) -> None:
-        differs = [
-            f"{key}: {theirs.get(key)!r}, not {value!r}" for key, value in ours.items() if theirs.get(key) != value
-        ]
-        if any(theirs.get(key) != ours.get(key) for key in _SAME):
-            raise RunError(f"process {rank} has loaded another model than process 0", hint="\n".join(differs))
-        if differs:
-            self.place.tell("warning", text=f"process {rank} may round otherwise than process 0: {'; '.join(differs)}")
 
     def map(self, jobs: Sequence[Job[Result]]) -> Iterator[tuple[int, Result | Failed]]:
         self._look_at_the_cut(jobs)
@@ -363,3 +356,21 @@ def _end(children: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 def _error(mistake: Mistake) -> SoarError:
     return SoarError(mistake.message, at=mistake.at, hint=mistake.hint)
+
+
+def compare(rank: int, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """A warning where a process may round otherwise than process 0, by the facts of their engines.
+
+    Raises:
+        RunError: it has another model, or one of the two has no GPU.
+    """
+    differs = [f"{key}: {theirs.get(key)!r}, not {value!r}" for key, value in ours.items() if theirs.get(key) != value]
+    if any(theirs.get(key) != ours.get(key) for key in _SAME):
+        raise RunError(f"process {rank} has loaded another model than process 0", hint="\n".join(differs))
+    device, first = theirs.get("device"), ours.get("device")
+    if device != first and "cpu" in (device, first):
+        raise RunError(
+            f"process {rank} computes on {device}, process 0 on {first}",
+            hint="let each process see a GPU (CUDA_VISIBLE_DEVICES), or none use one: `--set trainer.device=cpu`",
+        )
+    return f"process {rank} may round otherwise than process 0: {'; '.join(differs)}" if differs else None

@@ -5,7 +5,7 @@ from soarctl.api import InferenceEngine, Sampler, Served
 
 class DecoderSampler(Sampler):
     """Samples with the trainer's own decoder, from the very weights that it trains: a sample depends on its stream
-    and on nothing else."""
+    and, but for rounding, on nothing else."""
 
     @property
     def takes_all_weights(self) -> bool:

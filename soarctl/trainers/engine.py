@@ -46,7 +46,7 @@ class AccelerateEngine(Engine):
 
     @property
     def repeats(self) -> bool:
-        return self._trainer.sampler.repeats
+        return self._loaded.repeats
 
     def start(self) -> Policy:
         return self._adapters.start()

@@ -40,7 +40,7 @@ class FullEngine(Engine):
 
     @property
     def repeats(self) -> bool:
-        return self._trainer.sampler.repeats
+        return self._loaded.repeats
 
     def start(self) -> Policy:
         return self._weights.start()

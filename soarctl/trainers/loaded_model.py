@@ -1,8 +1,10 @@
 """A base model on its device, and what samples from and trains through it, by way of accelerate."""
 
+import os
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -31,6 +33,7 @@ class LoadedModel:
         self._trainer, self._source = trainer, source
         self._accelerator = _accelerator(trainer)
         device = self._accelerator.device
+        attend_without_cudnn(device)
         dtype = trainer.dtype
         if dtype == "auto":
             dtype = "float32" if device.type == "cpu" else "bfloat16"
@@ -99,8 +102,18 @@ class LoadedModel:
         )
 
     @property
+    def repeats(self) -> bool:
+        """As `Engine.repeats`.
+
+        A GPU, and any 16 bit number, rounds by how many rows a batch has, and that depends on what the process did
+        before: where memory ran out the rest went by halves.
+        """
+        exact = self.base.model.dtype == torch.float32 and self._trainer.mixed_precision == "no"
+        return self._trainer.sampler.repeats and exact and self._accelerator.device.type == "cpu"
+
+    @cached_property
     def facts(self) -> Mapping[str, Any]:
-        """As `Engine.facts`."""
+        """As `Engine.facts`. Found once: hashing the weights of a large model takes many seconds."""
         model, device = self.base.model, self._accelerator.device
         return {
             "base": self._source.base,
@@ -116,7 +129,24 @@ class LoadedModel:
         }
 
 
+def attend_without_cudnn(device: torch.device) -> None:
+    """Keeps sdpa on a GPU from cuDNN's kernels, in the whole process."""
+    # From torch 2.11 on sdpa prefers them on an H100 or H200. cuDNN makes a plan for each exact shape and keeps it, and
+    # here nearly every call has a new one: each token sampled makes keys longer, rows leave the batch, blocks of
+    # training are as long as what was sampled (pytorch#190388, #190321, huggingface/transformers#48163).
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def _accelerator(trainer: ModelTrainer) -> Accelerator:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    # Other values, "-1" or Slurm's "NoDevFiles", ask for none.
+    if trainer.device == "auto" and re.match(r"\d|GPU-|MIG-", visible) and not torch.cuda.is_available():
+        raise ModelError(
+            f"CUDA_VISIBLE_DEVICES is {visible!r}, but torch finds no such GPU",
+            hint="name a GPU that `nvidia-smi -L` lists, and install a torch that was built for its driver;\n"
+            "or compute on the CPU: `--set trainer.device=cpu`",
+        )
     try:
         return Accelerator(mixed_precision=trainer.mixed_precision, cpu=trainer.device == "cpu")
     except ValueError as error:

@@ -1,9 +1,11 @@
 """Which process this is, by what launchers say, and which device it may see."""
 
+from pathlib import Path
+
 import pytest
 
 from soarctl.errors import SpecError
-from soarctl.processes.ranks import Rank, rank_of, take_own_device
+from soarctl.processes.ranks import Rank, gpus, rank_of, take_own_device
 
 LAUNCHED = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "node0"}
 
@@ -40,11 +42,33 @@ def test_what_makes_no_sense_is_a_clear_error(environment: dict[str, str], asked
 )
 def test_a_process_sees_its_own_gpu_and_no_launcher(visible: str | None, own: str) -> None:
     environment = LAUNCHED | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
-    take_own_device(environment, rank_of(LAUNCHED, None))
+    take_own_device(environment, rank_of(LAUNCHED, None), gpus=4)
     assert environment == {"CUDA_VISIBLE_DEVICES": own}
 
 
 def test_a_process_alone_keeps_all_gpus() -> None:
     environment = {"CUDA_VISIBLE_DEVICES": "0,1", "HOME": "/"}
-    take_own_device(environment, rank_of(environment, None))
+    take_own_device(environment, rank_of(environment, None), gpus=2)
     assert environment == {"CUDA_VISIBLE_DEVICES": "0,1", "HOME": "/"}
+
+
+@pytest.mark.parametrize(("gpus", "own"), [(1, "0"), (2, "1"), (4, "3")])
+def test_where_nobody_says_which_gpus_there_are_processes_share_those_of_the_machine_in_turn(
+    gpus: int, own: str
+) -> None:
+    environment = dict[str, str]()
+    take_own_device(environment, Rank(3, 4, 3, "127.0.0.1"), gpus)
+    assert environment == {"CUDA_VISIBLE_DEVICES": own}
+
+
+def test_on_a_machine_without_gpus_a_process_is_given_none() -> None:
+    environment = dict[str, str]()
+    take_own_device(environment, Rank(3, 4, 3, "127.0.0.1"), gpus=0)
+    assert environment == {}
+
+
+def test_gpus_are_counted_by_their_device_files(tmp_path: Path) -> None:
+    assert gpus(tmp_path) == 0
+    for name in ("nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert gpus(tmp_path) == 3

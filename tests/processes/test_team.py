@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from soarctl.errors import RunError
 from soarctl.events import silent
 from soarctl.ledger import Ledger
+from soarctl.processes.team import compare
 from soarctl.run import run
 from soarctl.testing import toy_run
 
@@ -203,3 +205,30 @@ def test_a_mistake_in_another_process_ends_the_run_with_its_message(tmp_path: Pa
     assert process.returncode == 2
     assert "error: KeyError: 'skill'\n  Traceback (most recent call last):" in err
     assert_gone(tmp_path, 2)
+
+
+FACTS = {"weights_sha256": "abc", "dtype": "bfloat16", "device": "NVIDIA H200"}
+
+
+def test_a_process_with_another_model_is_refused() -> None:
+    with pytest.raises(RunError) as error:
+        compare(2, FACTS, FACTS | {"weights_sha256": "def"})
+    assert str(error.value) == "process 2 has loaded another model than process 0\n  weights_sha256: 'def', not 'abc'"
+
+
+def test_a_cpu_beside_a_gpu_is_refused() -> None:
+    with pytest.raises(RunError) as error:
+        compare(1, FACTS, FACTS | {"device": "cpu"})
+    assert str(error.value) == (
+        "process 1 computes on cpu, process 0 on NVIDIA H200\n"
+        "  let each process see a GPU (CUDA_VISIBLE_DEVICES), or none use one: `--set trainer.device=cpu`"
+    )
+    with pytest.raises(RunError, match="process 1 computes on NVIDIA H200, process 0 on cpu"):
+        compare(1, FACTS | {"device": "cpu"}, FACTS)
+
+
+def test_a_gpu_of_another_kind_is_a_warning() -> None:
+    assert compare(1, FACTS, FACTS) is None
+    assert compare(1, FACTS, FACTS | {"device": "NVIDIA H100"}) == (
+        "process 1 may round otherwise than process 0: device: 'NVIDIA H100', not 'NVIDIA H200'"
+    )
