@@ -28,6 +28,9 @@ SCHEMA_VERSION = 1
 FILE = "ledger.sqlite"
 STUDY_FILE = "study.sqlite"
 
+# SQLite's codes for a file that is not, or no longer, a database: malformed, no database at all, shorter than it says.
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_SHORT_READ)
+
 # Tables that say something of an outer step.
 _OF_STEPS = (
     "steps",
@@ -174,6 +177,13 @@ class Ledger:
         path = directory / file
         if not path.is_file():
             kind = "run" if file == FILE else "study"
+            if file == FILE and (directory / STUDY_FILE).is_file():
+                raise RunError(
+                    "this is a study, not a run",
+                    at=str(directory),
+                    hint=f"`soarctl report {directory}` shows it, and `soarctl study SPEC` goes on with it;\n"
+                    f"its runs are in {directory / 'runs'}",
+                )
             raise RunError(
                 f"no {kind} here: {file} is missing",
                 at=str(directory),
@@ -187,6 +197,9 @@ class Ledger:
             except sqlite3.Error:
                 db.close()
                 raise
+            if version == 0:  # of an empty file, too
+                db.close()
+                raise _damaged(path, "it holds no ledger")
             if version != SCHEMA_VERSION:
                 db.close()
                 raise RunError(
@@ -533,11 +546,25 @@ def _database_errors(path: Path) -> Generator[None, None, None]:
     try:
         yield
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
+            raise _damaged(path, str(error)) from error
         raise RunError(
             f"the ledger refused: {error}",
             at=str(path),
             hint="what was committed is still there; free space or mend the permissions, then resume the run",
         ) from error
+
+
+def _damaged(path: Path, why: str) -> RunError:
+    copies = sorted(copy.name for copy in path.parent.glob(f"before-*.{FILE}"))
+    weights = [name for name in ("checkpoints", "promotions") if (path.parent / name).is_dir()]
+    hint = (
+        f"put a copy of it in its place, from a backup{f' or {copies[-1]}' if copies else ''}, "
+        f"remove {path.name}-wal and {path.name}-shm, and resume;\nwithout a copy it begins anew in another directory"
+    )
+    if weights:
+        hint += f"; the weights in {' and '.join(weights)} are still there, as safetensors"
+    return RunError(f"the file is damaged: {why}", at=str(path), hint=hint)
 
 
 def _json(value: Any) -> str:

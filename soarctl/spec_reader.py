@@ -94,6 +94,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, first: Sequenc
     tree = base
     for layer in layers:
         tree = _changed(tree, layer)
+    _refuse_study(tree, files[0])
     resolved = _resolve(tree, files[0])
     return LoadedSpec(
         spec=resolved.spec,
@@ -104,6 +105,21 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, first: Sequenc
         overrides=_record([*layers[0], *layers[1]], base, resolved.spec, files[0]),
         places=_places(tree),
     )
+
+
+def is_study(tree: Located) -> bool:
+    """Whether values are the spec of a study: it names the spec of its runs, and a run has no such key."""
+    return isinstance(tree.value, dict) and "run" in tree.value and "model" not in tree.value
+
+
+def _refuse_study(tree: Located, path: str) -> None:
+    if is_study(tree):
+        raise SpecError(
+            "this is the spec of a study, not of a run",
+            at=path,
+            hint=f"`soarctl study {path}` runs it, and `soarctl validate {path}` checks it;\n"
+            f"its runs follow {tree.plain()['run']}, beside it",
+        )
 
 
 def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Located, Callable[[str], str]]:

@@ -374,7 +374,7 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database" * 100)
-    with pytest.raises(RunError, match="the ledger refused: file is not a database"):
+    with pytest.raises(RunError, match="the file is damaged: file is not a database"):
         run(toy_run(), tmp_path, silent, resume=True)
 
 

@@ -1,6 +1,7 @@
 """`soarctl run`: a run with its progress on the screen, and what came of it in the last lines."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,10 @@ def run(
         with view, Interrupts(view.tell) as interrupts:
             run_spec(loaded, directory, interrupts.tell, resume=resume, from_step=from_step, together=together)
     except KeyboardInterrupt as error:
-        again = " ".join(
-            ["soarctl run", path, *(f"--set {o}" for o in overrides), *([f"--out {out}"] if out else [])]
-            + ([f"--processes {processes}"] if processes else [])
-        )
+        words = ["soarctl", "run", path, *(word for override in overrides for word in ("--set", override))]
+        words += ["--out", str(out)] if out else []
+        words += ["--processes", str(processes)] if processes else []
+        again = shlex.join(words)
         what, code = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
         print(f"{what}; nothing finished is lost. `{again} --resume` goes on.", file=sys.stderr)
         sys.exit(code)

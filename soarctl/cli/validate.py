@@ -15,10 +15,10 @@ def validate(path: str, overrides: Sequence[str], *, as_json: bool) -> None:
     Raises:
         SoarError: it asks for something impossible.
     """
-    from soarctl.spec_reader import load_spec, read_tree
+    from soarctl.spec_reader import is_study, load_spec, read_tree
 
     tree, _ = read_tree(path, overrides)
-    if "run" in tree.plain():  # what a study has and a run has not
+    if is_study(tree):
         facts = _study_facts(path, overrides)
         told = _study_paragraph(path, facts)
     else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soarctl.errors import PluginError, SpecError
-from soarctl.spec_reader import LoadedSpec, load_spec, read_tree
+from soarctl.spec_reader import LoadedSpec, is_study, load_spec, read_tree
 from soarctl.study.given import check_given
 from soarctl.study.oracle import real_problems
 from soarctl.study.spec import Arm, StudySpec
@@ -38,6 +38,8 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> LoadedStudy:
         DataError: the file of the oracle has no problems.
     """
     tree, at = read_tree(path, overrides)
+    if not is_study(tree) and "model" in tree.plain():
+        raise SpecError("this is the spec of a run, not of a study", at=str(path), hint=f"`soarctl run {path}` runs it")
     spec = validate(StudySpec, tree.plain(), str(path), at)
     if spec.oracle is not None and (beside := Path(path).parent / spec.oracle).exists():
         spec = spec.model_copy(update={"oracle": str(beside)})

@@ -75,8 +75,8 @@ def resumed(directory: Path) -> str:
     return content(directory)
 
 
-def test_one_ctrl_c_finishes_the_students_in_training_and_says_how_to_resume(whole: str, tmp_path: Path) -> None:
-    with running(tmp_path / "run", 0.03) as (process, stdout):
+def test_one_ctrl_c_finishes_the_students_and_prints_a_line_that_resumes_the_run(whole: str, tmp_path: Path) -> None:
+    with running(tmp_path / "a run", 0.03) as (process, stdout):
         await_event(stdout, "inner_step")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
@@ -84,11 +84,11 @@ def test_one_ctrl_c_finishes_the_students_in_training_and_says_how_to_resume(who
     assert [event["event"] for event in events][-1] == "students", "the fleet went on to its end"
     assert [event["event"] for event in events].count("warning") == 1
     assert process.returncode == 130
-    assert finished_students(tmp_path / "run") == 4
+    assert finished_students(tmp_path / "a run") == 4
     assert "the students in training are finished first; Ctrl-C again stops at once" in err
-    assert f"`soarctl run toy.yaml --out {tmp_path / 'run'} --resume` goes on." in err
+    assert f"`soarctl run toy.yaml --out '{tmp_path / 'a run'}' --resume` goes on." in err
     assert "Traceback" not in err
-    assert resumed(tmp_path / "run") == whole
+    assert resumed(tmp_path / "a run") == whole
 
 
 def test_two_ctrl_c_stop_at_once_and_lose_the_fleet_in_training_alone(whole: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from soarctl.ledger import FILE, Ledger
+from soarctl.ledger import FILE, STUDY_FILE, Ledger
 from soarctl.run_directory import lock
 from soarctl.runs import newest
 
@@ -99,6 +99,26 @@ def test_a_directory_without_a_run_is_refused(folder: Path, soarctl: Callable[..
     )
 
 
+def test_the_directory_of_a_study_is_called_one(folder: Path, soarctl: Callable[..., Any]) -> None:
+    (folder / "both").mkdir()
+    Ledger.create(folder / "both", {}, STUDY_FILE).close()
+    for command in (
+        ["show"],
+        ["watch"],
+        ["analyze"],
+        ["compare"],
+        ["promote", "--inspect"],
+        ["export-pq", "--out", "pq.jsonl"],
+    ):
+        ran = soarctl(*command, "both")
+        assert ran.code == 2
+        assert ran.err == (
+            "error: both: this is a study, not a run\n"
+            "  `soarctl report both` shows it, and `soarctl study SPEC` goes on with it;\n"
+            "  its runs are in both/runs\n"
+        ), command
+
+
 def test_without_runs_there_is_no_newest(folder: Path, soarctl: Callable[..., Any]) -> None:
     ran = soarctl("show")
     assert ran.code == 2
@@ -108,10 +128,23 @@ def test_without_runs_there_is_no_newest(folder: Path, soarctl: Callable[..., An
 
 
 def test_a_damaged_ledger_is_refused(folder: Path, small_run: Path, soarctl: Callable[..., Any]) -> None:
-    (small_run / FILE).write_bytes(b"not a database" * 100)
-    ran = soarctl("show", "runs/small")
-    assert ran.code == 2
-    assert ran.err.splitlines()[0] == ("error: runs/small/ledger.sqlite: the ledger refused: file is not a database")
+    whole = (small_run / FILE).read_bytes()
+    (small_run / f"before-going-back-from-4-to-2.{FILE}").write_bytes(whole)
+    for content, why in (
+        (b"not a database" * 100, "file is not a database"),
+        (whole[: len(whole) // 2], "database disk image is malformed"),
+        (b"", "it holds no ledger"),
+    ):
+        (small_run / FILE).write_bytes(content)
+        ran = soarctl("show", "runs/small")
+        assert ran.code == 2
+        assert ran.err == (
+            f"error: runs/small/ledger.sqlite: the file is damaged: {why}\n"
+            "  put a copy of it in its place, from a backup or before-going-back-from-4-to-2.ledger.sqlite, "
+            "remove ledger.sqlite-wal and ledger.sqlite-shm, and resume;\n"
+            "  without a copy it begins anew in another directory; "
+            "the weights in promotions are still there, as safetensors\n"
+        )
 
 
 def test_a_ledger_of_a_newer_soarctl_is_refused(folder: Path, small_run: Path, soarctl: Callable[..., Any]) -> None:

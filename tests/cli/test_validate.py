@@ -179,6 +179,23 @@ def test_a_study_is_checked_with_the_spec_of_its_runs(soarctl: Any) -> None:
     assert "inner.step" in err
 
 
+def test_a_study_and_a_run_are_told_apart(soarctl: Any) -> None:
+    Path("study.yaml").write_text("name: both\nrun: a.yaml\n")
+    said = (
+        "error: study.yaml: this is the spec of a study, not of a run\n"
+        "  `soarctl study study.yaml` runs it, and `soarctl validate study.yaml` checks it;\n"
+        "  its runs follow a.yaml, beside it\n"
+    )
+    for command in (["run"], ["plan"], ["doctor"], ["bench"], ["filter", "--out", "hard.jsonl"]):
+        code, _, err = soarctl(*command, "study.yaml")
+        assert (code, err) == (2, said), command
+    code, _, err = soarctl("study", "a.yaml")
+    assert (code, err) == (
+        2,
+        "error: a.yaml: this is the spec of a run, not of a study\n  `soarctl run a.yaml` runs it\n",
+    )
+
+
 def test_the_studies_that_ship_are_valid(soarctl: Any) -> None:
     for name in ("quickstart_study", "math_study"):
         assert soarctl("validate", str(ROOT / "specs" / f"{name}.yaml"))[0] == 0, name
