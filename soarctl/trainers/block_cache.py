@@ -1,5 +1,6 @@
 """A key-value cache that is written in place and loses rows cheaply."""
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -57,6 +58,7 @@ class BlockLayer(CacheLayerMixin):
         super().__init__()
         self._spare = spare
         self.rows, self.length = 0, 0
+        self._most = sys.maxsize
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         # What is read in one go is gathered into a larger layer before anything is added.
@@ -85,9 +87,9 @@ class BlockLayer(CacheLayerMixin):
             self._reserve(begin, self.rows, self.length)
         return self._states[: self.rows, :, begin : self.length]
 
-    def gathered(self, rows_B: Tensor) -> "BlockLayer":
-        """A layer of these rows, which may repeat, with room for another block."""
-        rows_B = rows_B.to(self._states.device)
+    def gathered(self, rows_B: Tensor, most: int) -> "BlockLayer":
+        """A layer of these rows, which may repeat, with room for another block, that gets `most` positions at most."""
+        rows_B, self._most = rows_B.to(self._states.device), most
         return self._like(self._copied(rows_B, self.length, len(rows_B), self.length + 1), len(rows_B))
 
     def move(
@@ -128,6 +130,7 @@ class BlockLayer(CacheLayerMixin):
     def _like(self, states: Tensor, rows: int) -> "BlockLayer":
         layer = BlockLayer(self._spare)
         layer._states, layer.rows, layer._key, layer.length = states, rows, self._key, self.length
+        layer._most = self._most
         layer.is_initialized = True
         return layer
 
@@ -140,7 +143,9 @@ class BlockLayer(CacheLayerMixin):
     def _copied(self, rows_B: Tensor, length: int, rows: int, positions: int) -> Tensor:
         """The first `length` positions of some rows, with room for `rows` rows and a block above `positions`."""
         _, heads, _, width = self._states.shape
-        copied = self._spare.take(self._states, (rows, heads, positions + max(BLOCK, positions // 4), width))
+        # Never for more than there will be: of a batch that goes to its end, the last reserve would be a quarter more.
+        reserved = max(positions, min(positions + max(BLOCK, positions // 4), self._most))
+        copied = self._spare.take(self._states, (rows, heads, reserved, width))
         torch.index_select(self._states[:, :, :length], 0, rows_B, out=copied[: len(rows_B), :, :length])
         return copied
 
@@ -179,11 +184,11 @@ class BlockCache(Cache):
         """Positions filled."""
         return self.get_seq_length()
 
-    def gather(self, rows_B: Tensor) -> None:
-        """Takes these rows, which may repeat, in place of all."""
+    def gather(self, rows_B: Tensor, most: int) -> None:
+        """Takes these rows, which may repeat, in place of all; they get `most` positions at most."""
         # One layer after the other, so that little is held twice.
         for i, layer in enumerate(cast(list[BlockLayer], self.layers)):
-            self.layers[i] = layer.gathered(rows_B)
+            self.layers[i] = layer.gathered(rows_B, most)
             layer.release()
 
     def release(self) -> None:

@@ -77,17 +77,19 @@ class Decoder:
     def _run(
         self, rows_S: Mapping[int, Sequence[Row]], sampling: Sampling, finder: StopFinder, serve: Serve
     ) -> dict[tuple[int, int], Sampled]:
-        sampled = dict[tuple[int, int], Sampled]()
-        batches = list(rectangles(rows_S, self._max_sequences))
+        # Where memory runs out, the limit is halved for this call alone: the next one may have shorter prompts, or more
+        # memory beside it.
+        sampled, limit = dict[tuple[int, int], Sampled](), self._max_sequences
+        batches = list(rectangles(rows_S, limit))
         while batches:
             rows = list(batches[0].values())
             try:
                 with torch.inference_mode(), serve(list(batches[0])):
                     results = DecodeBatch(self._forward, rows, sampling, self._eos_ids, finder).run()
             except torch.OutOfMemoryError:
-                self._halve()
-                # Sampled tokens do not depend on the batch, so it is taken up again from its beginning.
-                batches = [part for batch in batches for part in rectangles(batch, self._max_sequences)]
+                limit = _half(limit)
+                # Sampled tokens do not depend on the batch but for rounding: it is taken up again from its beginning.
+                batches = [part for batch in batches for part in rectangles(batch, limit)]
             else:
                 del batches[0]
                 sampled |= {
@@ -95,13 +97,16 @@ class Decoder:
                 }
         return sampled
 
-    def _halve(self) -> None:
-        if self._max_sequences == 1:
-            raise ModelError("out of memory while sampling a single sequence", hint="use a smaller model or dtype")
-        self._max_sequences //= 2
-        warnings.warn(
-            f"out of memory while sampling: {self._max_sequences} sequences at once from now on", stacklevel=2
-        )
+
+def _half(limit: int) -> int:
+    if limit == 1:
+        raise ModelError("out of memory while sampling a single sequence", hint="use a smaller model or dtype")
+    warnings.warn(
+        f"out of memory while sampling: {limit // 2} sequences at once for these prompts; "
+        "trainer.max_sequences sets a limit from the beginning",
+        stacklevel=3,
+    )
+    return limit // 2
 
 
 def rectangles(rows_S: Mapping[int, Sequence[Row]], limit: int) -> Iterator[dict[int, Sequence[Row]]]:

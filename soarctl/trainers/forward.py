@@ -61,8 +61,9 @@ class Forward:
     ) -> tuple[BlockCache, Tensor | None, Extend]:
         """A cache, a mask, and what extends B rows that each continue one of M prompts by up to `room` tokens, with
         what the model's layers serve now to that many policies."""
-        read.gather(prompt_B)
         last = read.length + room
+        # The last token that is sampled is not read.
+        read.gather(prompt_B, last - 1)
         step = llama_step(self.model, policies, last)
         if step is None:
             extend = self.extend

@@ -28,7 +28,7 @@ class ModelTrainer(Trainer, ABC):
     """Whether layers are worked out again in backward instead of kept: the same gradients, for a third of the memory or
     less and a forward more. `auto`: once memory has run out."""
     max_sequences: PositiveInt = 4096
-    """Most sequences sampled at once; halved when memory runs out."""
+    """Most sequences sampled at once; halved for what is being sampled when memory runs out."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     """Implementation of attention in transformers. `auto`: sdpa where the architecture has it."""
     sampler: SerializeAsAny[Sampler] = DecoderSampler()

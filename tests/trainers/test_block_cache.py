@@ -32,10 +32,21 @@ def test_rows_move_with_their_keys_and_values(sources: list[int]) -> None:
     cache = BlockCache(Spare())
     keys, values = torch.randn(3, 2, 4, 5), torch.randn(3, 2, 4, 7)
     cache.update(keys, values, 0)
-    cache.gather(torch.arange(3))
+    cache.gather(torch.arange(3), 8)
     added = torch.randn(3, 2, 12)
     cache.layers[0].append(added)
     cache.move(torch.tensor(sources))
     found_keys, found_values = cache.layers[0].filled()
     assert torch.equal(found_keys, torch.cat([keys, added[:, :, None, :5]], 2)[sources])
     assert torch.equal(found_values, torch.cat([values, added[:, :, None, 5:]], 2)[sources])
+
+
+def test_positions_are_reserved_by_the_block_and_none_beyond_the_last() -> None:
+    cache = BlockCache(Spare())
+    cache.update(torch.randn(3, 2, 100, 5), torch.randn(3, 2, 100, 7), 0)
+    cache.gather(torch.arange(3), most=140)
+    reserved = list[int]()
+    for _ in range(40):
+        cache.layers[0].append(torch.randn(3, 2, 12))
+        reserved.append(cache.layers[0]._states.shape[2])
+    assert reserved == [101 + 32] * 33 + [140] * 7

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from soarctl.api import Completion, Engine, Fleet, ModelError, Optimizer, Policy, Prompt, Sampling, Stream
-from soarctl.trainers import decode_batch
+from soarctl.trainers import decode_batch, forward, token_attention
 from soarctl.trainers.engine import AccelerateEngine
 from soarctl.trainers.forward import Forward
 
@@ -170,7 +171,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_sample(load: Load, monkey
     asked = [p for s in range(2) for p in prompts(*TEXTS, policy=s, samples=4)]
     expected = tokens(fleet(load(), 2).sample(asked, Sampling(16)))
     engine = load(max_sequences=40)
-    calls = iter(range(1_000_000))
+    calls = count()
     draw = decode_batch.draw
 
     def draw_once_out_of_memory(*arguments: object) -> object:
@@ -179,7 +180,14 @@ def test_out_of_memory_halves_the_batch_and_changes_no_sample(load: Load, monkey
         return draw(*arguments)
 
     monkeypatch.setattr(decode_batch, "draw", draw_once_out_of_memory)
-    with pytest.warns(UserWarning, match="out of memory while sampling: 20 sequences at once from now on"):
+    said = (
+        "out of memory while sampling: 20 sequences at once for these prompts; "
+        "trainer.max_sequences sets a limit from the beginning"
+    )
+    with pytest.warns(UserWarning, match=said):
+        assert tokens(fleet(engine, 2).sample(asked, Sampling(16))) == expected
+    calls = count()
+    with pytest.warns(UserWarning, match=said):  # the limit was 40 again
         assert tokens(fleet(engine, 2).sample(asked, Sampling(16))) == expected
 
 
@@ -239,8 +247,11 @@ def test_a_fork_takes_new_places_where_all_are_taken() -> None:
     assert decode_batch.placed(parents_C, policy_C, 3, 2).tolist() == [0, 2, 1, 4, 3, 5]
 
 
-def test_one_token_attends_as_sdpa_does(load: Load) -> None:
+@pytest.mark.parametrize("attend", ["by_products", "by_sdpa"])
+def test_one_token_attends_as_sdpa_does(attend: str, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [p for s in range(2) for p in prompts(*TEXTS, policy=s, samples=4)]
+    monkeypatch.setattr(token_attention, "by_products", getattr(token_attention, attend))
+    monkeypatch.setattr(forward, "llama_step", lambda *_: None)
     by_token, by_sdpa = load("llama"), load("llama")
     by_sdpa.machinery.forward.model.set_attn_implementation("sdpa")
     assert tokens(fleet(by_token, 2).sample(asked, Sampling(16))) == tokens(
