@@ -1,4 +1,4 @@
-"""A 3 B model on one GPU at the paper's settings: decoding, training, memory, an outer step, 200 of them.
+"""A 3 B model on one GPU at the paper's settings: training, memory, an outer step, 200 of them, decoding.
 
     python benchmarks/gpu.py [--inner-steps 1] [--out gpu.md]     half an hour on one H200, we think
     python benchmarks/gpu.py --shape tiny                          seconds on a CPU: does the harness work?
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ class Settings:
     prompt_tokens: int = 256
     sequences: tuple[int, ...] = (256, 1024, 4096)
     fleets: tuple[int, ...] = (1, 4, 16)
+    max_sequences: int = 448
+    """Sequences side by side in an outer step: what specs/math_fail128.yaml says."""
     outer_steps: int = 200
     kl: float = 0.001
 
@@ -99,7 +102,7 @@ class Settings:
 
 
 PAPER = Settings()
-TINY = Settings(2, 2, 2, 2, 2, 2, 4, 16, 16, 8, (8, 16), (1, 4), 3)
+TINY = Settings(2, 2, 2, 2, 2, 2, 4, 16, 16, 8, (8, 16), (1, 4), 12, 3)
 
 
 def survival(length: float, longest: int) -> float:
@@ -141,9 +144,11 @@ def ends_drawn(model: Any, prompt_tokens: int, longest: int) -> Iterator[None]:
 class Bench:
     """A loaded model and what is asked of it."""
 
-    def __init__(self, directory: Path, settings: Settings, parameters: int) -> None:
-        self.settings, self.parameters = settings, parameters
-        trainer = AccelerateTrainer(width=settings.students, dtype="auto")
+    def __init__(self, directory: Path, settings: Settings, parameters: int, max_sequences: int) -> None:
+        self.settings, self.parameters, self.max_sequences = settings, parameters, max_sequences
+        self.limit = max_sequences
+        """Sequences side by side that the last completions were sampled with at the end."""
+        trainer = AccelerateTrainer(width=settings.students, dtype="auto", max_sequences=max_sequences)
         # What is measured is this trainer's model; the interface does not lead to it.
         self.engine: Any = trainer.load(ModelSection(base=str(directory)), 0)
         self.model = self.engine.machinery.forward.model
@@ -165,8 +170,11 @@ class Bench:
 
     def sample(self, fleet: Fleet, prompts: Sequence[Prompt], longest: int) -> tuple[list[list[Completion]], float]:
         """Completions, and seconds."""
-        with ends_drawn(self.model, self.settings.prompt_tokens, longest):
-            return timed(self.on_gpu, lambda: fleet.sample(prompts, Sampling(longest)))
+        with ends_drawn(self.model, self.settings.prompt_tokens, longest), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = timed(self.on_gpu, lambda: fleet.sample(prompts, Sampling(longest)))
+        self.limit = self.max_sequences >> sum("out of memory while sampling" in str(w.message) for w in said)
+        return found
 
     def train(self, fleet: Fleet, policies: int, groups: Sequence[Sequence[Completion]]) -> tuple[int, float]:
         """One update of every policy on its completions: tokens, prompts counted once, and seconds."""
@@ -222,29 +230,30 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
     yield ""
 
 
-def decoding(bench: Bench) -> Iterator[str]:
-    """Tokens per second by sequences side by side."""
-    settings, rows = bench.settings, []
-    for sequences in settings.sequences:
-        policies = min(settings.students, sequences // settings.group_size)
-        each = sequences // (policies * settings.group_size)
-        fleet = bench.fleet(policies)
-        groups, seconds = bench.sample(
-            fleet, bench.prompts(policies, each, settings.group_size, "decode"), settings.max_new_tokens
-        )
-        tokens = sum(len(c.token_ids) for group in groups for c in group)
-        count = sum(map(len, groups))
-        rows.append(
-            [
-                f"{count:,}",
-                str(policies),
-                f"{tokens / count:.0f}",
-                f"{tokens / seconds:,.0f}",
-                gigabytes(bench.memory()),
-            ]
-        )
-    yield from ("Decoding, in process:", "")
-    yield from table(["sequences", "adapters", "tokens each", "tokens/s", "peak memory"], rows)
+def decoding(load: Callable[[int], Bench], settings: Settings) -> Iterator[str]:
+    """Tokens per second by sequences side by side, each number by an engine whose limit it is."""
+    rows = [decoding_row(load(sequences), sequences) for sequences in settings.sequences]
+    yield from ("Decoding, in process; the limit is lower than the sequences where memory ran out:", "")
+    yield from table(["sequences", "limit", "adapters", "tokens each", "tokens/s", "peak memory"], rows)
+
+
+def decoding_row(bench: Bench, sequences: int) -> list[str]:
+    settings = bench.settings
+    policies = min(settings.students, sequences // settings.group_size)
+    each = sequences // (policies * settings.group_size)
+    bench.memory()
+    asked = bench.prompts(policies, each, settings.group_size, "decode")
+    groups, seconds = bench.sample(bench.fleet(policies), asked, settings.max_new_tokens)
+    tokens = sum(len(c.token_ids) for group in groups for c in group)
+    count = sum(map(len, groups))
+    return [
+        f"{count:,}",
+        f"{bench.limit:,}",
+        str(policies),
+        f"{tokens / count:.0f}",
+        f"{tokens / seconds:,.0f}",
+        gigabytes(bench.memory()),
+    ]
 
 
 def training(bench: Bench) -> Iterator[str]:
@@ -292,7 +301,11 @@ def outer_step(bench: Bench, measured_steps: int) -> Iterator[str]:
     _, solving = bench.sample(students, prompts, settings.max_new_tokens)
     times = settings.inner_steps / measured_steps
     whole = writing + teaching + times * (sampling + updating) + solving
-    yield from (f"An outer step; {measured_steps} of {settings.inner_steps} inner steps were run:", "")
+    yield (
+        f"An outer step, at most {settings.max_sequences} sequences side by side (the limit at its end was "
+        f"{bench.limit}); {measured_steps} of {settings.inner_steps} inner steps were run:"
+    )
+    yield ""
     yield from table(
         ["part", "seconds", "times", "of an outer step"],
         [
@@ -356,7 +369,12 @@ def measure(shape: str, inner_steps: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as place:
         write_random_model(config, Path(place))
         yield from through_vllm(Path(place), settings)
-        bench = Bench(Path(place), settings, model.parameters)
+
+        def load(max_sequences: int) -> Bench:
+            gc.collect()  # the engine before
+            return Bench(Path(place), settings, model.parameters, max_sequences)
+
+        bench = load(settings.max_sequences)
         yield (
             f"{bench.device}, torch {torch.__version__}; {shape} with {model.parameters:,} random parameters; lengths "
             f"log-normal with a mean of {mean_length(settings.max_new_tokens):.0f} of {settings.max_new_tokens} tokens."
@@ -367,9 +385,10 @@ def measure(shape: str, inner_steps: int) -> Iterator[str]:
         groups, _ = bench.sample(warm, bench.prompts(1, 1, 4, "warm"), 16)
         bench.train(warm, 1, groups)
         bench.memory()
-        yield from decoding(bench)
         yield from training(bench)
         yield from outer_step(bench, min(inner_steps, settings.inner_steps))
+        del bench, warm, groups
+        yield from decoding(load, settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,15 +2,19 @@
 
 import importlib.util
 import sys
+from itertools import count
 from pathlib import Path
 from statistics import fmean
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from soarctl.model_size import shape_of
 from soarctl.random_model import write_random_model
+from soarctl.spec_reader import load_spec
+from soarctl.trainers import decode_batch
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,13 +54,35 @@ def test_lengths_have_the_distribution_that_is_stated() -> None:
 
 def test_sampled_completions_are_as_long_as_stated(tmp_path: Path) -> None:
     shape = write_random_model(gpu.SHAPES["tiny"], tmp_path)
-    bench = gpu.Bench(tmp_path, gpu.TINY, shape.parameters)
+    bench = gpu.Bench(tmp_path, gpu.TINY, shape.parameters, 1000)
     groups, _ = bench.sample(bench.fleet(2), bench.prompts(2, 2, 500, "lengths"), 16)
     lengths = [len(completion.token_ids) for group in groups for completion in group]
     # Their standard deviation is about 3.5 of 16, so that of a mean of 2,000 is 0.08.
     assert fmean(lengths) == pytest.approx(gpu.mean_length(16), abs=0.3)
     assert fmean(length > 5.44 for length in lengths) == pytest.approx(gpu.survival(5, 16), abs=0.05)
     assert {completion.finish for group in groups for completion in group} == {"eos", "length"}
+
+
+def test_the_limit_in_force_is_the_one_that_memory_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = write_random_model(gpu.SHAPES["tiny"], tmp_path)
+    bench = gpu.Bench(tmp_path, gpu.TINY, shape.parameters, 8)
+    drawn, draw = count(), decode_batch.draw
+
+    def twice_out_of_memory(*arguments: object) -> object:
+        if next(drawn) in (2, 4):
+            raise torch.OutOfMemoryError
+        return draw(*arguments)
+
+    monkeypatch.setattr(decode_batch, "draw", twice_out_of_memory)
+    for limit in (2, 8):
+        bench.sample(bench.fleet(1), bench.prompts(1, 2, 4, "limit"), 16)
+        assert bench.limit == limit
+
+
+def test_the_outer_step_has_the_limit_of_the_papers_spec() -> None:
+    assert (
+        gpu.PAPER.max_sequences == load_spec(ROOT / "specs" / "math_fail128.yaml").spec.trainer.options["max_sequences"]
+    )
 
 
 def test_the_harness_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,10 +92,12 @@ def test_the_harness_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureFix
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
     # Of each table: a header, and two sizes, two fleets, five parts.
     assert [row[0].strip("| ") for row in rows] == [
-        *["sequences", "8", "16"],
         *["students", "1", "4"],
         *["part", "teacher writes 4", "teacher's update", "4 students sample", "4 students' updates"],
         "2 hard problems each",
+        *["sequences", "8", "16"],
     ]
-    assert all(float(row[3].replace(",", "")) > 0 for row in rows[1:3]), "tokens per second"
+    assert [row[1] for row in rows[-2:]] == ["8", "16"], "each with as many side by side"
+    assert all(float(row[4].replace(",", "")) > 0 for row in rows[-2:]), "tokens per second"
+    assert "at most 12 sequences side by side (the limit at its end was 12)" in page
     assert "\n3 outer steps x " in page
