@@ -195,7 +195,7 @@ class CodeDomain(Domain):
         tests, setup = read_tests(problem.answer)
         preamble = _preamble(problem.answer)
         own = int(problem.id[:8], 16) if seed is None else seed
-        return judge(preamble + program, tests, setup=setup, limits=self.sandbox.limits, seed=own)
+        return judge(program, tests, setup=setup, preamble=preamble, limits=self.sandbox.limits, seed=own)
 
     def _verdict(self, finding: Finding | None, program: str | None, tier: str) -> Verdict:
         if finding is None or program is None:
@@ -238,4 +238,4 @@ def _preamble(answer: str) -> str:
         preamble = json.loads(answer).get("preamble", "")
     except (ValueError, AttributeError, RecursionError):
         return ""
-    return preamble + "\n" if isinstance(preamble, str) and preamble else ""
+    return preamble if isinstance(preamble, str) else ""

@@ -6,6 +6,7 @@ import binascii
 import gzip
 import json
 import pickletools
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -157,6 +158,21 @@ def make_problem(
     return Problem(question, json.dumps(answer, ensure_ascii=False), meta)
 
 
+# The runners of APPS and LiveCodeBench put such imports before every program, and their starter code needs them. The
+# builtins stand last but one, since open and pow have other meanings in the modules before them.
+RUNNERS_IMPORTS = (
+    "".join(
+        f"from {name} import *\n"
+        for name in (
+            "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics",
+            "itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing",
+        )
+    )
+    + "import bisect, collections, copy, datetime, functools, heapq, io, itertools, json, math, operator, random, re\n"
+    + "import statistics, string, sys\nsys.setrecursionlimit(50_000)\n"
+)  # fmt: skip
+
+
 # --- one layout each ---------------------------------------------------------------------------------------------
 
 
@@ -243,19 +259,35 @@ def apps(row: Row, shown: int, most_tests: int | None) -> Problem:
     starter = row.get("starter_code") or ""
     statement = row["question"] + (f"\n\nStart from this code:\n{starter}" if starter.strip() else "")
     common: dict[str, Any] = {
+        "preamble": RUNNERS_IMPORTS,
         "source": "apps",
         "row": row.get("problem_id", row.get("id", "")),
         "reference": "".join(solutions[:1]),
     }
     if name:
-        tests = [
-            {"kind": "call", "fn": name, "args": given, "expected": wanted, "sequences_alike": True, "wrapped": True}
-            for given, wanted in zip(inputs, outputs, strict=True)
-        ]
+        tests = [apps_call(name, given, wanted) for given, wanted in zip(inputs, outputs, strict=True)]
         return make_problem(statement, tests[:most_tests], shown=[], **common)
     pairs = [(as_text(given), as_text(wanted)) for given, wanted in zip(inputs, outputs, strict=True)]
     samples = stdin_samples(pairs[:shown])
     return make_problem(statement, stdin_tests(pairs, most_tests), shown=samples, stdin=True, **common)
+
+
+def apps_call(name: str, given: list[Any], wanted: Any) -> dict[str, Any]:
+    """A call; keys of dictionaries that were numbers before they became JSON are numbers again."""
+    test: dict[str, Any] = {"kind": "call", "fn": name, "sequences_alike": True, "wrapped": True}
+    arguments = list(map(number_keys, given))
+    expected = list(map(number_keys, wanted)) if isinstance(wanted, list) else number_keys(wanted)
+    if (arguments, expected) == (given, wanted):
+        return {**test, "args": given, "expected": wanted}
+    trees = [wire.encode(value, items=sys.maxsize) for value in arguments]
+    return {**test, "tagged": True, "args": trees, "expected": wire.encode(expected, items=sys.maxsize)}
+
+
+def number_keys(value: Any) -> Any:
+    try:
+        return {int(key): item for key, item in value.items()} if isinstance(value, dict) else value
+    except ValueError:
+        return value
 
 
 def as_text(value: str | list[str]) -> str:
@@ -267,7 +299,9 @@ def livecodebench(row: Row, shown: int, most_tests: int | None) -> Problem:
     cases = [*public, *private_cases(row.get("private_test_cases") or "[]")]
     starter = row.get("starter_code") or ""
     statement = row["question_content"] + (f"\n\nStart from this code:\n{starter}" if starter.strip() else "")
-    common: dict[str, Any] = {"source": "livecodebench", "row": row.get("question_id", "")}
+    common: dict[str, Any] = {
+        "preamble": RUNNERS_IMPORTS, "source": "livecodebench", "row": row.get("question_id", ""),
+    }  # fmt: skip
     if cases and cases[0]["testtype"] == "functional":
         metadata = json.loads(row["metadata"]) if isinstance(row["metadata"], str) else row["metadata"]
         tests = [
@@ -281,7 +315,8 @@ def livecodebench(row: Row, shown: int, most_tests: int | None) -> Problem:
         return make_problem(statement, tests[:most_tests], shown=[], **common)
     pairs = [(case["input"], case["output"]) for case in cases]
     samples = stdin_samples(pairs[: min(shown, len(public))])
-    return make_problem(statement, stdin_tests(pairs, most_tests), shown=samples, stdin=True, **common)
+    tests = [{**test, "loose": True} for test in stdin_tests(pairs, most_tests)]
+    return make_problem(statement, tests, shown=samples, stdin=True, **common)
 
 
 def private_cases(text: str) -> list[dict[str, str]]:

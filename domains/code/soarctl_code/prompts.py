@@ -56,7 +56,7 @@ User: {{ question }}
 Assistant:"""
 
 _TAGS = ("question", "tests", "solution")
-_FENCE = re.compile(r"[ \t]*```[ \t]*([A-Za-z0-9_+.-]*)[ \t]*")
+_FENCE = re.compile(r"([ \t]*)```[ \t]*([A-Za-z0-9_+.-]*)[ \t]*")
 
 
 @cache
@@ -124,22 +124,26 @@ def unfenced(text: str) -> str:
 
 
 def fenced_block(text: str) -> str | None:
-    """The content of the last closed Python code block, or None."""
-    found: str | None = None
+    """The content of the last closed code block that says it is Python, or of the last that says nothing, or None.
+
+    A block ends at a fence with the indentation of its first one, which is taken off its lines: blocks stand in lists,
+    and docstrings hold fences.
+    """
+    found: dict[bool, str] = {}
     opened: list[str] | None = None
-    language = ""
+    indent = language = ""
     for line in text.splitlines():
         fence = _FENCE.fullmatch(line)
-        if fence is None:
-            if opened is not None:
-                opened.append(line)
-        elif opened is None:
-            opened, language = [], fence[1].lower()
+        if opened is None:
+            if fence is not None:
+                opened, indent, language = [], fence[1], fence[2].lower()
+        elif fence is None or fence[1] != indent:
+            opened.append(line.removeprefix(indent))
         else:
             if language in ("python", "py", "python3", ""):
-                found = "\n".join(opened) + "\n"
+                found[language != ""] = "\n".join(opened) + "\n"
             opened = None
-    return found
+    return found.get(True, found.get(False))
 
 
 def task(statement: str, shown: Sequence[str], *, stdin: bool) -> str:

@@ -3,7 +3,7 @@
 Tests are plain data, as they stand in a problem's answer:
 
     {"kind": "call", "fn": name, "args": [...], "expected": value}    values are JSON, or tagged with "tagged": true
-    {"kind": "stdin", "stdin": text, "stdout": text}
+    {"kind": "stdin", "stdin": text, "stdout": text}                 "loose": true compares as LiveCodeBench does
     {"kind": "assert", "code": python, "names": [functions of the program]}
     {"kind": "literal", "expected": value}                   what is judged is a Python literal, not a program
 """
@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -26,6 +27,7 @@ Task = Generator[Job, Ran, "Finding"]
 LIMITS = Limits()
 SHOWN = 2048  # characters of output that a person sees
 SETTLED_TIMEOUTS = 2  # further tests of a stdin problem are skipped after so many
+SETTLED_WRONG = 10  # and after so many from the first on, none of which was right
 
 
 class Word(StrEnum):
@@ -61,13 +63,16 @@ class Finding:
         return self.word in (Word.PASSED, Word.WRONG_ANSWER)
 
 
-def judge(program: str, tests: Sequence[Test], *, setup: str = "", limits: Limits = LIMITS, seed: int = 0) -> Task:
+def judge(
+    program: str, tests: Sequence[Test], *, setup: str = "", preamble: str = "", limits: Limits = LIMITS, seed: int = 0
+) -> Task:  # fmt: skip
     """Judges a program by its tests, all of one kind; yields the runs it needs.
 
     Args:
         program: untrusted source.
         tests: as above; an empty or unreadable list is an invalid test.
         setup: code of the tests that comes before them, for `assert`.
+        preamble: code that runs in the program's module before it.
         limits: of each run.
         seed: of the program's random module.
     """
@@ -79,27 +84,28 @@ def judge(program: str, tests: Sequence[Test], *, setup: str = "", limits: Limit
             )
         if "\0" in program:
             return Finding(Word.RUNTIME_ERROR, 0, len(tests), "source holds null bytes", parsed=False, runs=0)
+        job = Job(program, "call", preamble, seed=seed, limits=limits)
         match kinds.pop():
             case "call":
-                return (yield from judge_calls(program, tests, limits, seed))
+                return (yield from judge_calls(job, tests))
             case "stdin":
-                return (yield from judge_stdin(program, tests, limits, seed))
+                return (yield from judge_stdin(job, tests))
             case "assert":
-                return (yield from judge_asserts(program, tests, setup, limits, seed))
+                return (yield from judge_asserts(replace(job, setup=setup), tests))
             case "literal":
                 asked = [{**test, "kind": "call", "fn": "read", "args": [program], "tagged": False} for test in tests]
                 wanted = [wire.decode(test["expected"]) if test.get("tagged") else test["expected"] for test in tests]
                 asked = [{**test, "expected": value} for test, value in zip(asked, wanted, strict=True)]
-                return (yield from judge_calls(READ_LITERAL, asked, limits, seed))
+                return (yield from judge_calls(replace(job, program=READ_LITERAL, preamble=""), asked))
             case other:
                 return Finding(Word.INVALID_TEST, 0, len(tests), f"unknown kind of test: {other!r:.40}", runs=0)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, wire.Undecodable) as error:
         return Finding(Word.INVALID_TEST, 0, len(tests), f"malformed test: {visible(str(error))}", runs=0)
 
 
-def judge_calls(program: str, tests: Sequence[Test], limits: Limits, seed: int) -> Task:
+def judge_calls(job: Job, tests: Sequence[Test]) -> Task:
     calls = [(str(test["fn"]), plain_arguments(test)) for test in tests]
-    ran = yield Job(program, "call", calls=calls, seed=seed, limits=limits)
+    ran = yield replace(job, calls=calls)
     right = 0
     worst = None
     for index, test in enumerate(tests):
@@ -135,24 +141,29 @@ def answer_word(answer: wire.Tree, test: Test) -> Word:
     return Word.RUNTIME_ERROR
 
 
-def judge_stdin(program: str, tests: Sequence[Test], limits: Limits, seed: int) -> Task:
-    """One fresh process per test, until both a right and a wrong answer have been seen and the rest cannot matter."""
-    right = timeouts = runs = 0
+def judge_stdin(job: Job, tests: Sequence[Test]) -> Task:
+    """One fresh process per test, until both a right and a wrong answer have been seen and the rest cannot matter.
+
+    The verdict is that of the first failure. Only whether some test passes is left open by SETTLED_WRONG ones.
+    """
+    right = wrong = timeouts = runs = 0
     first: Finding | None = None
     for test in tests:
         text = test["stdin"].encode("utf-8", "surrogateescape")
         wanted = test["stdout"].encode("utf-8", "surrogateescape")
-        ran = yield Job(program, "script", stdin=text, seed=seed, limits=limits)
+        ran = yield replace(job, mode="script", stdin=text)
         runs += 1
         word = observed(ran) or own_end(ran)
         if word is None:
-            word = Word.PASSED if same_lines(ran.stdout, wanted) else Word.WRONG_ANSWER
+            same = same_tokens if test.get("loose") else same_lines
+            word = Word.PASSED if same(ran.stdout, wanted) else Word.WRONG_ANSWER
         if word is Word.PASSED:
             right += 1
         else:
+            wrong += 1
             timeouts += word is Word.TIMEOUT
             first = first or finding(word, 0, len(tests), ran)
-        if first is not None and (right or timeouts >= SETTLED_TIMEOUTS):
+        if first is not None and (right or timeouts >= SETTLED_TIMEOUTS or wrong >= SETTLED_WRONG):
             break
     if first is None:
         return Finding(Word.PASSED, right, len(tests), runs=runs)
@@ -166,10 +177,26 @@ def same_lines(found: bytes, wanted: bytes) -> bool:
     ]
 
 
-def judge_asserts(program: str, tests: Sequence[Test], setup: str, limits: Limits, seed: int) -> Task:
+def same_tokens(found: bytes, wanted: bytes) -> bool:
+    """Line by line without white space at both ends, or by the values of its numbers: LiveCodeBench's comparison."""
+    ours, theirs = ([line.strip() for line in text.strip().split(b"\n")] for text in (found, wanted))
+    return len(ours) == len(theirs) and all(
+        one == two or same_numbers(one, two) for one, two in zip(ours, theirs, strict=True)
+    )
+
+
+def same_numbers(found: bytes, wanted: bytes) -> bool:
+    try:
+        values = [[Decimal(word.decode("ascii")) for word in line.split()] for line in (wanted, found)]
+        return values[0] == values[1]
+    except (UnicodeDecodeError, ArithmeticError):
+        return False
+
+
+def judge_asserts(job: Job, tests: Sequence[Test]) -> Task:
     names = list(dict.fromkeys(str(name) for test in tests for name in test["names"]))
     codes = [str(test["code"]) for test in tests]
-    ran = yield Job(program, "serve", tests=codes, setup=setup, names=names, seed=seed, limits=limits)
+    ran = yield replace(job, mode="serve", tests=codes, names=names)
     verdicts = ran.verdicts if ran.verdicts is not None and len(ran.verdicts) == len(tests) else None
     right = sum(verdict[0] == "passed" for verdict in verdicts or [])
     word = observed(ran)
@@ -224,8 +251,9 @@ def own_end(ran: Ran) -> Word | None:
 
 
 def finding(word: Word, right: int, total: int, ran: Ran, detail: str = "") -> Finding:
-    text = detail or (ran.stderr[-SHOWN:].decode("utf-8", "backslashreplace") if word is not Word.PASSED else "")
-    parsed = ["raise", "SyntaxError"] not in ran.answers
+    said = ran.stderr[-SHOWN:].decode("utf-8", "backslashreplace") if word is not Word.PASSED else ""
+    text = "\n".join(filter(None, (said, detail)))
+    parsed = not any(isinstance(answer, list) and answer[:1] == ["unparsed"] for answer in ran.answers)
     return Finding(word, right, total, visible(text), parsed=parsed, cpu=ran.cpu)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from soarctl_code.domain import CodeDomain
+from soarctl_code.prompts import fenced_block
 
 from soarctl.api import Outcome, PluginError, Problem, Rejection
 from soarctl.testing import check_domain
@@ -123,6 +124,22 @@ def test_an_answer_that_is_no_tests_is_a_wrong_verdict_and_no_error(answer: str)
     (verdict,) = CodeDomain().grade([(Problem("?", answer), fenced(SOLUTION))])
     assert (verdict.outcome, verdict.reward) == (Outcome.WRONG, 0.0)
     assert verdict.reason.startswith("invalid_test")
+
+
+@pytest.mark.parametrize(
+    ("completion", "program"),
+    [
+        ("```python\na\n```\nIt prints\n```\n3\n```", "a\n"),
+        ("```\na\n```\nor\n```\nb\n```", "b\n"),
+        ("1. So:\n   ```python\n   if a:\n       b\n   ```", "if a:\n    b\n"),
+        ('```python\n"""\n    ```\n    b\n    ```\n"""\n```', '"""\n    ```\n    b\n    ```\n"""\n'),
+        ("```python\na\n   ```", None),
+        ("```python\na", None),
+        ("a", None),
+    ],
+)
+def test_the_program_is_the_last_block_that_says_it_is_python(completion: str, program: str | None) -> None:
+    assert fenced_block(completion) == program
 
 
 def test_predicted_outputs_are_compared_as_values() -> None:

@@ -115,6 +115,18 @@ HONEST = {
     "pickled": "import pickle\nclass A: pass\npickle.loads(pickle.dumps(A()))\nprint(49)",
     "a larger stack": ("import resource as r\nr.setrlimit(r.RLIMIT_STACK, r.getrlimit(r.RLIMIT_STACK))\nprint(49)"),
     "at its end": "import atexit\natexit.register(print, 49)",
+    "an original stream": "import io, sys\nsys.stdout = io.StringIO()\nsys.__stdout__.write('49')",
+    "another stream": "import os\nout = os.fdopen(1, 'w')\nout.write('49')",
+    "a closed stream": "import sys\nprint(49, flush=True)\nsys.stdout.close()",
+    "no stream": "import sys\nprint(49, flush=True)\nsys.stdout = None",
+    "the size of its input": "import os\nprint(int(os.read(0, os.fstat(0).st_size)) ** 2)",
+    "the path of its input": "print(int(open('/dev/stdin').read()) ** 2)",
+    "an error in eval": "try: eval('1+')\nexcept SyntaxError: print(49)",
+    "its depth": (
+        "def down(n): return n and down(n - 1)\n"
+        "for n in range(900, 1100):\n    try: down(n)\n    except RecursionError: break\n"
+        "print(49 if 995 < n < 1005 else n)"
+    ),
     "its main module": "import __main__\n__main__.answer = 49\nprint(answer)",
 }
 NOT_IN_WASM = {
@@ -132,6 +144,35 @@ def test_what_honest_programs_do_works_in_every_tier(pool: Pool, kind: str) -> N
         assert (found.word, NOT_IN_WASM[kind] in found.detail) == ("runtime_error", True)
     else:
         assert found.word == "passed", found.detail
+
+
+def test_what_is_no_python_is_told_from_what_fails(pool: Pool) -> None:
+    programs = {"def f(x:": False, "def f(x):\nreturn x": False, "eval('1+')": True, "raise SyntaxError": True}
+    found = pool.drive([judge(program, CALL) for program in programs])
+    assert [(f.word, f.parsed) for f in found] == [("runtime_error", parsed) for parsed in programs.values()]
+
+
+def test_a_program_may_begin_with_future_imports_whatever_stands_before_it(pool: Pool) -> None:
+    program = "from __future__ import annotations\ndef solve(x: Undefined) -> List[int]:\n    return square(x)"
+    preamble = "from typing import *\ndef square(x):\n    return x * x\n"
+    for tests in (CALL, ASSERT):
+        assert pool.drive([judge(program, tests, preamble=preamble)])[0].word == "passed"
+
+
+def test_what_the_preamble_gives_is_no_answer_but_a_helper_of_assertions(pool: Pool) -> None:
+    given = "def solve(x):\n    return 49"
+    method = "class Solution:\n    def solve(self, x):\n        return x * x"
+    asked = [(given, "", CALL), (given, "", ASSERT), ("def solve(x): return 0", method, CALL)]
+    words = [pool.drive([judge(p, tests, preamble=given)])[0].word for given, p, tests in asked]
+    assert words == ["runtime_error", "passed", "passed"]
+
+
+def test_a_program_that_is_always_wrong_is_not_run_on_all_tests(pool: Pool) -> None:
+    tests = [{"kind": "stdin", "stdin": str(n), "stdout": "1"} for n in range(40)]
+    found = finding(pool, "print(0)", tests)
+    assert (found.word, found.runs) == ("wrong_answer", 10)
+    found = finding(pool, "print(1)", tests)
+    assert (found.word, found.runs, found.passed) == ("passed", 40, 40)
 
 
 def test_a_test_may_expect_an_exception(pool: Pool) -> None:

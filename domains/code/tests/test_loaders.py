@@ -139,6 +139,41 @@ def test_livecodebenchs_private_tests_are_read_without_unpickling(tmp_path: Path
         load_one("livecodebench", tmp_path, row)
 
 
+STARTER = "class Solution:\n    def total(self, counts: Dict[int, int]) -> List[int]:\n"
+
+
+def test_starter_code_finds_the_imports_that_the_runners_of_its_set_make(tmp_path: Path) -> None:
+    cases = [{"input": "[[1, 2]]", "output": "[2, 1]", "testtype": "functional"}]
+    live = {
+        "question_content": "?", "starter_code": STARTER, "public_test_cases": json.dumps(cases), "question_id": "1",
+        "metadata": json.dumps({"func_name": "total"}),
+    }  # fmt: skip
+    calls = {"inputs": [[[[1, 2]]]], "outputs": [[2, 1]], "fn_name": "total"}
+    apps = {"question": "?", "starter_code": STARTER, "input_output": json.dumps(calls)}
+    program = f"```python\n{STARTER}        return list(chain.from_iterable(map(reversed, counts)))\n```"
+    for problem in (load_one("livecodebench", tmp_path, live), load_one("apps", tmp_path, apps)):
+        (verdict,) = CodeDomain().grade([(problem, program)])
+        assert verdict.correct, verdict.reason
+
+
+def test_keys_that_apps_lost_to_json_are_numbers_again(tmp_path: Path) -> None:
+    calls = {"inputs": [[{"1": 2, "2": 3}], [{"a": 1}]], "outputs": [[{"2": 1, "3": 2}], {"b": 1}], "fn_name": "f"}
+    problem = load_one("apps", tmp_path, {"question": "?", "input_output": calls})
+    program = "def f(d):\n    return {v: k for k, v in d.items()} if 1 in d else {'b': d['a']}"
+    (verdict,) = CodeDomain().grade([(problem, f"```python\n{program}\n```")])
+    assert verdict.correct, verdict.reason
+
+
+def test_livecodebench_compares_output_as_its_own_runner_does(tmp_path: Path) -> None:
+    cases = [{"input": "", "output": "0.50 1\nyes\n", "testtype": "stdin"}]
+    row = {"question_content": "?", "public_test_cases": json.dumps(cases), "question_id": "1"}
+    problem = load_one("livecodebench", tmp_path, row)
+    right = ["0.5 1.0\nyes", " 0.50 1\n  yes "]
+    wrong = ["0.5 1 1\nyes", "0.5 1\n\nyes", "sNaN 1\nyes"]
+    verdicts = CodeDomain().grade([(problem, f"```python\nprint({text!r})\n```") for text in right + wrong])
+    assert [v.correct for v in verdicts] == [True, True, False, False, False]
+
+
 def test_humanevals_helpers_stand_before_the_students_program(data: Path) -> None:
     problems = load_files([(data / "code" / "HumanEval.jsonl.gz", "humaneval")], 1).problems
     problem = next(p for p in problems if p.meta["row"] == "HumanEval/32")

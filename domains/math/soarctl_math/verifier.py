@@ -199,7 +199,7 @@ def judge_alone(gold: str, answer: str) -> Judgement:
             return _long(gold, answer)
     gold, answer = _tidied(gold), tidy(answer)
     if not answer or compact(answer).lower() in _NOTHING:
-        same = compact(gold).lower() == compact(answer).lower() != ""
+        same = compact(gold).lower() == compact(answer).lower() != "" or wording(gold) == wording(answer) != ""
         return Judgement(same, Reason.NORMALISED if same else Reason.NO_ANSWER)
     if compact(gold) == compact(answer) or wording(gold) == wording(answer) != "":
         return Judgement(True, Reason.NORMALISED)

@@ -123,6 +123,12 @@ def test_another_value_is_wrong(gold: str, answer: str) -> None:
     assert not ALONE.judge(gold, answer).equal
 
 
+@pytest.mark.parametrize(("gold", "answer"), [(r"\text{None}", "None"), (r"\text{undefined}", "Undefined")])
+def test_a_word_that_says_there_is_nothing_is_right_where_it_is_the_answer(gold: str, answer: str) -> None:
+    assert ALONE.judge(gold, answer).equal
+    assert not ALONE.judge("5", answer).equal
+
+
 @pytest.mark.parametrize(
     "bomb", ["9^{9^{9^9}}", "(10^9)!", r"(2^{2^{4^{8^{16}}}}, \infty)", "(" * 5000, r"\frac" * 3000]
 )

@@ -6,6 +6,8 @@ writes on its pipe is only ever taken for answers, so it has nothing to gain fro
 """
 
 import atexit
+import builtins
+import io
 import marshal
 import os
 import random
@@ -13,12 +15,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn, Protocol
 
 from soarctl_code.jail import wire
 from soarctl_code.jail.wire import ASK, JOB, REPLY, RESULT
 
+OWN_CALLS = 2  # on the stack of a program: exec, and what calls it
 end = os._exit  # programs like to replace the name in os
 
 
@@ -71,20 +74,28 @@ class Candidate:
     """A program under test."""
 
     def __init__(self, job: dict[str, Any]) -> None:
+        self.preamble: str = job["preamble"]
         self.source: str = job["program"]
         self.mode: str = job["mode"]
         self.calls: list[list[Any]] = job.get("calls", [])
+        self.compiled = False
+        self.given: dict[str, Any] = {}
         self.main = ModuleType("__main__")
         self.main.__dict__.update(__builtins__=__builtins__, __file__="program.py")
         sys.modules["__main__"] = self.main
         sys.argv = ["program.py"]
+        # What is below the program on the stack is none of its own depth.
+        sys.setrecursionlimit(sys.getrecursionlimit() + depth(sys._getframe()) + OWN_CALLS)  # pyright: ignore[reportPrivateUsage]
+        if self.mode == "script" and "/dev/stdin" in self.source:
+            builtins.open = open_input
 
     def run(self) -> NoReturn:
         status, error = self.execute()
         if error is not None and not isinstance(error, SystemExit):
-            wire.send(RESULT, ["raise", type(error).__name__])
+            unparsed = isinstance(error, SyntaxError) and not self.compiled
+            wire.send(RESULT, ["unparsed" if unparsed else "raise", type(error).__name__])
         if self.mode == "script":
-            end(finish(status))
+            end(finish(status, self.main))
         if error is not None:
             leave(status)
         if self.mode == "call":
@@ -97,7 +108,12 @@ class Candidate:
     def execute(self) -> tuple[int, BaseException | None]:
         """Runs the source as the main module: its exit status and what it died of."""
         try:
-            exec(compile(self.source, "<program>", "exec", dont_inherit=True), self.main.__dict__)
+            # Each by itself: a program may begin with imports from __future__.
+            exec(compile(self.preamble, "<preamble>", "exec", dont_inherit=True), self.main.__dict__)
+            self.given = dict(self.main.__dict__)
+            code = compile(self.source, "<program>", "exec", dont_inherit=True)
+            self.compiled = True
+            exec(code, self.main.__dict__)
         except SystemExit as error:
             return exit_status(error), error
         except BaseException as error:
@@ -123,11 +139,16 @@ class Candidate:
             return ["raise", type(error).__name__, text[:1000]]
 
     def function(self, name: str) -> Any:
-        """A function of the program, or a method of its class `Solution` as some problem sets ask for."""
-        if name in self.main.__dict__:
-            return self.main.__dict__[name]
-        solution = self.main.__dict__.get("Solution")
-        return None if solution is None else getattr(solution(), name, None)
+        """A function of the program, or a method of its class `Solution` as some problem sets ask for.
+
+        Assertions may also call a helper that the task gives. The names that the preamble of a problem with calls
+        imports are no answer.
+        """
+        function, given = self.main.__dict__.get(name), self.given.get(name)
+        if function is None or function is given:
+            solution = self.main.__dict__.get("Solution")
+            function = None if solution is None else getattr(solution(), name, None)
+        return given if function is None and self.mode == "serve" else function
 
     def answer_calls(self) -> None:
         """Answers the judge until it hangs up."""
@@ -165,16 +186,35 @@ def leave(status: int) -> NoReturn:
         end(status)
 
 
-def finish(status: int) -> int:
-    """What an interpreter does at its end: waits for threads, runs exit hooks, flushes."""
+def finish(status: int, main: ModuleType) -> int:
+    """What an interpreter does at its end: waits for threads, runs exit hooks, flushes what was left open."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
-        sys.stdout.flush()
+        flush(sys.stdout)
+        for stream in (sys.__stdout__, *main.__dict__.values()):
+            if isinstance(stream, io.IOBase):
+                flush(stream)
     except BaseException as error:
         show(error)
         return status or 1
     return status
+
+
+def flush(stream: Any) -> None:
+    """Writes out what a stream holds back; one that is closed, or none at all, holds nothing."""
+    if stream is not None and not getattr(stream, "closed", False):
+        stream.flush()
+
+
+def open_input(file: Any, *arguments: Any, **keywords: Any) -> Any:
+    """As `open`, and with /dev/stdin, which a tier without paths has only as a descriptor."""
+    return io.open(0 if file == "/dev/stdin" else file, *arguments, **keywords)  # noqa: UP020 - that is replaced
+
+
+def depth(frame: FrameType | None) -> int:
+    """Frames on the stack, from this one downwards."""
+    return 0 if frame is None else 1 + depth(frame.f_back)
 
 
 class Raised(Exception):

@@ -48,6 +48,8 @@ class Job:
 
     program: str
     mode: Literal["script", "call", "serve"]
+    preamble: str = ""
+    """Code that runs in the program's module before it."""
     stdin: bytes = b""
     calls: Sequence[tuple[str, Sequence[Any]]] = ()
     """For `call`: function names and plain arguments."""

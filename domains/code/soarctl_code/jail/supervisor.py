@@ -316,6 +316,7 @@ class Pool:
         self.numbers += 1
         run = Run(self.numbers, start, server, [], token, now)
         seed = {"seed": job.seed, "limits": job.limits.for_child()}
+        program = {"role": "candidate", "preamble": job.preamble, "program": job.program, **seed}
         opened: list[int] = []
         try:
             if job.mode == "serve":
@@ -325,13 +326,13 @@ class Pool:
                 judge = {"role": "judge", "tests": list(job.tests), "setup": job.setup, "token": token}
                 judge |= {"names": list(job.names), **seed}
                 self.fork(run, self.part(run, judge=True), judge, {ASK: ask_write, REPLY: reply_read}, opened)
-                candidate = {"role": "candidate", "program": job.program, "mode": "serve", **seed}
+                candidate = {**program, "mode": "serve"}
                 self.fork(run, self.part(run), candidate, {ASK: ask_read, REPLY: reply_write}, opened)
             else:
                 calls = [
                     [name, [wire.encode(value, items=sys.maxsize) for value in values]] for name, values in job.calls
                 ]
-                candidate = {"role": "candidate", "program": job.program, "mode": job.mode, "calls": calls, **seed}
+                candidate = {**program, "mode": job.mode, "calls": calls}
                 extra: dict[int, int] = {}
                 if job.mode == "script":
                     extra[0] = memory_file(job.stdin)

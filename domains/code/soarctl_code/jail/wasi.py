@@ -255,7 +255,10 @@ class Wasi:
     def fd_filestat_get(self, descriptor: int, out: int) -> None:
         kind = self.kind(descriptor)
         opened = self.opened.get(descriptor)
-        self.put_filestat(out, kind, len(self.files.get(opened.name, b"")) if opened else 0)
+        size = len(self.files.get(opened.name, b"")) if opened else 0
+        if descriptor in self.streams:  # programs ask for the length of their input
+            size = os.fstat(self.streams[descriptor]).st_size
+        self.put_filestat(out, kind, size)
 
     def kind(self, descriptor: int) -> int:
         if descriptor in self.streams or descriptor == self.job:
