@@ -103,6 +103,8 @@ class Outcome(StrEnum):
     UNPARSED = "unparsed"
     TIMEOUT = "timeout"
     CRASHED = "crashed"
+    INVALID = "invalid"
+    """The problem itself is at fault: its tests or its answer. The filter never takes such a problem for hard."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from soarctl.api import Domain, Problem, Prompt, Stream
+from soarctl.api import Domain, Outcome, Problem, Prompt, Stream
 from soarctl.asking import student_prompt
 from soarctl.crew import Crew, Job, Workplace
 from soarctl.errors import DataError
@@ -45,7 +45,8 @@ def fail_at_k(
         save(block)
         found.update((f.problem.id, f) for f in block)
         hard = sum(is_hard(domain, f, spec) for f in found.values())
-        crew.place.tell("filter", done=len(found), of=len(problems), hard=hard)
+        faulty = sum(map(is_faulty, found.values()))
+        crew.place.tell("filter", done=len(found), of=len(problems), hard=hard, faulty=faulty)
     return [found[p.id] for p in problems]
 
 
@@ -90,7 +91,13 @@ class FilterJob(Job[list[Filtered]]):
 
 def is_hard(domain: Domain, filtered: Filtered, spec: Spec) -> bool:
     """Whether a problem passes the filter. What was not sampled to the end was decided: it is not hard."""
-    return filtered.samples == spec.filter.samples and domain.is_hard(filtered.successes, filtered.samples)
+    whole = filtered.samples == spec.filter.samples
+    return whole and not is_faulty(filtered) and domain.is_hard(filtered.successes, filtered.samples)
+
+
+def is_faulty(filtered: Filtered) -> bool:
+    """Whether an attempt found the problem itself at fault: nobody can solve it, and that does not make it hard."""
+    return any(verdict.partition("/")[0] == Outcome.INVALID for verdict in filtered.verdicts)
 
 
 def halve(domain: Domain, found: Sequence[Filtered], spec: Spec) -> list[Filtered]:
@@ -130,5 +137,7 @@ def _chunks(samples: int) -> Iterator[tuple[int, int]]:
 
 def undecided(domain: Domain, filtered: Filtered, samples: int) -> bool:
     """Whether some outcome of the attempts that are missing to `samples` would make the problem hard."""
+    if is_faulty(filtered):
+        return False
     missing = samples - filtered.samples
     return any(domain.is_hard(filtered.successes + more, samples) for more in range(missing + 1))

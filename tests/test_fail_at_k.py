@@ -54,6 +54,27 @@ def test_stopping_early_changes_no_result() -> None:
     }
 
 
+def test_a_problem_that_an_attempt_finds_at_fault_is_not_hard_and_is_counted() -> None:
+    broken = DOMAIN.load()[0].id
+
+    class Broken(ToyDomain):
+        """One of its problems is at fault, which some of the attempts at it show."""
+
+        def grade(self, attempts: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+            verdicts = super().grade([(p, "0" if p.id == broken else text) for p, text in attempts])
+            shown = [at for at, (problem, _) in enumerate(attempts) if problem.id == broken][:1]
+            return [Verdict(Outcome.INVALID, 0.0) if at in shown else v for at, v in enumerate(verdicts)]
+
+    told: list[int] = []
+    domain = Broken()
+    place = Workplace(SPEC, domain, ENGINE, lambda _event, /, **facts: told.append(facts.get("faulty", 0)))
+    results = {f.problem.id: f for f in fail_at_k(Alone(place), list(domain.load()), {}, lambda _: None)}
+    assert (results[broken].successes, results[broken].samples) == (0, 8)
+    assert not is_hard(domain, results[broken], SPEC)
+    assert any(is_hard(domain, f, SPEC) for f in results.values())
+    assert told[-1] == 1
+
+
 @pytest.mark.parametrize(("count", "fraction", "train"), [(719, 0.5, 359), (100, 0.29, 29), (3, 0.5, 1), (4, 0.5, 2)])
 def test_the_odd_hard_problem_is_held_out(count: int, fraction: float, train: int) -> None:
     split = DOMAIN.split([Problem(str(number), "") for number in range(count)], fraction, 0)

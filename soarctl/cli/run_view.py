@@ -61,7 +61,8 @@ def describe(event: str, facts: Mapping[str, Any]) -> str | None:
             said = "".join(f", {name.replace('_', ' ')}: {value}" for name, value in facts["domain_facts"].items())
             return f"{facts['name']}: {facts['steps']} outer steps{done} in {facts['directory']}{said}"
         case "filter":
-            return f"filter: {facts['done']} of {facts['of']} problems tried, {facts['hard']} never solved"
+            faulty = f", {facts['faulty']} faulty" if facts.get("faulty") else ""
+            return f"filter: {facts['done']} of {facts['of']} problems tried, {facts['hard']} never solved{faulty}"
         case "filtered":
             return f"hard problems: {facts['train']} to learn from, {facts['test']} held out, of {facts['problems']}"
         case "step":

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 OUTCOMES = {
     Word.PASSED: Outcome.CORRECT,
     Word.WRONG_ANSWER: Outcome.WRONG,
-    Word.INVALID_TEST: Outcome.WRONG,
+    Word.INVALID_TEST: Outcome.INVALID,
     Word.TIMEOUT: Outcome.TIMEOUT,
     Word.RUNTIME_ERROR: Outcome.CRASHED,
     Word.MEMORY_LIMIT: Outcome.CRASHED,

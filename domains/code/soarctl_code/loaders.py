@@ -17,6 +17,7 @@ from typing import Any, Literal
 from soarctl.api import DataError, Problem
 from soarctl_code.jail import wire
 from soarctl_code.prompts import task
+from soarctl_code.verdicts import read_tests
 
 Format = Literal[
     "humaneval", "mbpp", "stdin", "code_contests", "apps", "livecodebench", "cruxeval", "p3", "jsonl",
@@ -61,6 +62,7 @@ def load_files(files: Sequence[tuple[Path, Format]], shown: int, most_tests: int
                 if isinstance(row, str):
                     raise BadRow(row)
                 problem = READERS[layout](row, shown, most_tests)
+                check_tests(*read_tests(problem.answer), str(problem.meta.get("reference", "")))
             except BadRow as error:
                 loaded.bad.append(f"{place}: {error}")
             except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, SyntaxError) as error:
@@ -78,6 +80,58 @@ def load_files(files: Sequence[tuple[Path, Format]], shown: int, most_tests: int
             hint=loaded.summary() if loaded.bad else "the files are empty, or domain.data names none",
         )
     return loaded
+
+
+def check_tests(tests: Sequence[Mapping[str, Any]], setup: str, reference: str) -> None:
+    """Looks for faults of tests that no program could pass, without running anything.
+
+    Raises:
+        BadRow: there is one.
+    """
+    if len({test["kind"] for test in tests}) > 1:
+        raise BadRow("its tests are of several kinds")
+    for number, test in enumerate(tests, 1):
+        try:
+            CHECKS[test["kind"]](test, setup, reference)
+        except KeyError as error:
+            raise BadRow(f"test {number} has no {error}") from error
+        except (BadRow, SyntaxError, ValueError, RecursionError, MemoryError, wire.Undecodable) as error:
+            raise BadRow(f"test {number}: {str(error)[:100]}") from error
+
+
+def check_call(test: Mapping[str, Any], _setup: str, _reference: str) -> None:
+    expected, arguments = test["expected"], test["args"]
+    if not isinstance(test["fn"], str) or not isinstance(arguments, list):
+        raise BadRow("fn is a name, and args a list of arguments")
+    if test.get("tagged"):
+        for tree in [expected, *arguments]:
+            wire.decode(tree)
+
+
+def check_literal(test: Mapping[str, Any], _setup: str, _reference: str) -> None:
+    if test.get("tagged"):
+        wire.decode(test["expected"])
+
+
+def check_stdin(test: Mapping[str, Any], _setup: str, _reference: str) -> None:
+    if not (isinstance(test["stdin"], str) and isinstance(test["stdout"], str)):
+        raise BadRow("stdin and stdout are texts")
+
+
+def check_assert(test: Mapping[str, Any], setup: str, reference: str) -> None:
+    statements = [*parsed(setup), *parsed(test["code"])]
+    used = {node.id for statement in statements for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    if not used & set(test["names"]):
+        raise BadRow(f"it calls none of the functions {', '.join(map(str, test['names']))}")
+    own = {n.name for statement in statements for n in ast.walk(statement) if isinstance(n, ast.ClassDef)}
+    classes = {n.name for n in parsed(reference) if isinstance(n, ast.ClassDef)} & used - own
+    if classes:
+        raise BadRow(f"it uses {', '.join(sorted(classes))}, a class of the solution, and objects of such do not cross")
+
+
+CHECKS: dict[str, Callable[[Mapping[str, Any], str, str], None]] = {
+    "call": check_call, "literal": check_literal, "stdin": check_stdin, "assert": check_assert,
+}  # fmt: skip
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Row | str]]:

@@ -122,7 +122,7 @@ def test_every_verdict_and_the_facts_of_a_run_name_the_tier() -> None:
 )
 def test_an_answer_that_is_no_tests_is_a_wrong_verdict_and_no_error(answer: str) -> None:
     (verdict,) = CodeDomain().grade([(Problem("?", answer), fenced(SOLUTION))])
-    assert (verdict.outcome, verdict.reward) == (Outcome.WRONG, 0.0)
+    assert (verdict.outcome, verdict.reward) == (Outcome.INVALID, 0.0)
     assert verdict.reason.startswith("invalid_test")
 
 

@@ -218,6 +218,12 @@ def test_a_program_that_replaces_the_way_out_still_ends(pool: Pool) -> None:
     assert verdict(pool, program, ASSERT) == "passed"
 
 
+def test_a_program_may_write_as_much_as_its_test_expects(pool: Pool) -> None:
+    tests = [{"kind": "stdin", "stdin": "", "stdout": "x" * 200_000}]
+    assert verdict(pool, "print('x' * 200_000)", tests) == "passed"
+    assert verdict(pool, "while True: print('x' * 200_000)", tests) == "output_limit"
+
+
 def test_random_numbers_are_those_of_the_seed(pool: Pool) -> None:
     program = "import random\ndef solve(x):\n    return random.random()"
     import random
@@ -300,7 +306,8 @@ CHURN = """
 import _thread, signal, time
 signal.signal(signal.SIGXCPU, signal.SIG_IGN)
 while True:
-    for _ in range(8): _thread.start_new_thread(len, ('',))
+    for _ in range(8):
+        if _thread._count() < 64: _thread.start_new_thread(len, ('',))
     time.sleep(0.0003)
 """
 CROWD = """

@@ -28,7 +28,6 @@ def load_one(source: Format, tmp_path: Path, row: dict[str, Any], shown: int = 1
     [
         ("humaneval", "HumanEval.jsonl.gz", 164),
         ("mbpp", "mbpp_sanitized_nontest.json", 170),
-        ("mbpp", "mbpp_full_nontest.jsonl", 474),
         ("code_contests", "code_contests_sample.jsonl.gz", 20),
         ("cruxeval", "cruxeval.jsonl", 800),
         ("stdin", "stdin_problems.jsonl", 10),
@@ -38,6 +37,36 @@ def test_every_row_of_the_real_files_is_a_problem(data: Path, source: Format, na
     loaded = load_files([(data / "code" / name, source)], 1)
     assert (len(loaded.problems), loaded.bad) == (count, [])
     assert len({problem.id for problem in loaded.problems}) == count
+
+
+def test_problems_whose_tests_build_objects_of_the_solution_are_reported(data: Path) -> None:
+    loaded = load_files([(data / "code" / "mbpp_full_nontest.jsonl", "mbpp")], 1)
+    assert len(loaded.problems) == 472
+    assert [reason.partition(": ")[2] for reason in loaded.bad] == [
+        f"test 1: it uses {name}, a class of the solution, and objects of such do not cross"
+        for name in ("Pair", "Node")
+    ]
+
+
+CALL = {"kind": "call", "fn": "f", "args": [1], "expected": 1}
+FAULTY = [
+    (["assert f(1) == "], "test 1: invalid syntax"),
+    (["assert f(1) == 1", "assert g(1) == 1"], "test 2: it calls none of the functions f"),
+    (["assert f(1) == 1", CALL], "its tests are of several kinds"),
+    ([{"kind": "call", "fn": "f", "args": [1]}], "test 1 has no 'expected'"),
+    ([{**CALL, "args": 1}], "test 1: fn is a name, and args a list of arguments"),
+    ([CALL, {**CALL, "tagged": True}], "test 2: not a tagged value"),
+    ([{"kind": "stdin", "stdin": "", "stdout": 3}], "test 1: stdin and stdout are texts"),
+]
+
+
+@pytest.mark.parametrize(("tests", "reason"), FAULTY)
+def test_a_row_that_no_program_can_pass_is_reported(tmp_path: Path, tests: list[Any], reason: str) -> None:
+    good = {"question": "good", "tests": [CALL]}
+    path = write(tmp_path / "rows.jsonl", [good, {"question": "?", "tests": tests, "names": ["f"]}])
+    loaded = load_files([(path, "jsonl")], 1)
+    assert (len(loaded.problems), len(loaded.bad)) == (1, 1)
+    assert loaded.bad[0].startswith(f"rows.jsonl:2: {reason}")
 
 
 def test_variants_of_a_puzzle_stay_in_one_half(data: Path) -> None:
