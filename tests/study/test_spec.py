@@ -6,6 +6,7 @@ import pytest
 
 from soarctl.errors import DataError, RunError, SpecError
 from soarctl.study.loading import load_study
+from soarctl.study.oracle import real_problems
 from soarctl.study.spec import Arm, Kind, StudySpec
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +19,14 @@ def test_a_study_that_comes_with_soarctl_is_read(path: Path) -> None:
     assert spec.name == path.stem
     assert spec.arms == tuple(Arm)
     assert path.read_text().startswith("# yaml-language-server: $schema=study.schema.json\n")
+
+
+def test_the_oracle_of_the_quickstart_study_has_right_answers_and_as_many_problems_as_a_teacher() -> None:
+    study = load_study(ROOT / "specs" / "quickstart_study.yaml")
+    problems = real_problems(Path(str(study.spec.oracle)))
+    domain = study.load_run([]).domain
+    assert [problem.answer for problem in problems] == [domain.solve(problem.question) for problem in problems]
+    assert len({problem.id for problem in problems}) >= study.spec.training.questions
 
 
 def test_every_key_says_what_it_is() -> None:
