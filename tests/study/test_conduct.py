@@ -342,5 +342,5 @@ def test_without_promotions_there_are_no_promotion_questions_to_compare(
 
 def test_the_ledger_of_a_study_is_no_run(small: Path) -> None:
     assert (small / STUDY_FILE).exists()
-    with pytest.raises(RunError, match="no run here"):
+    with pytest.raises(RunError, match="this is a study, not a run"):
         Ledger.open(small, read_only=True)
