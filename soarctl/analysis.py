@@ -19,6 +19,7 @@ class Funnel:
     step: int
     drawn: int
     accepted: int
+    """Those that passed the format filter."""
     rejections: Mapping[str, int]
     """By rule."""
 
@@ -95,10 +96,10 @@ def funnels(ledger: Ledger) -> list[Funnel]:
     rejections: defaultdict[int, dict[str, int]] = defaultdict(dict)
     for step, rule, count in ledger.rows("SELECT step, rule, count FROM rejections ORDER BY step, rule"):
         rejections[step][rule] = count
-    rows = ledger.rows(
-        "SELECT step, drawn, COUNT(*) FROM steps JOIN questions USING (step) GROUP BY step ORDER BY step"
-    )
-    return [Funnel(step, drawn, accepted, rejections[step]) for step, drawn, accepted in rows]
+    return [
+        Funnel(step, drawn, drawn - sum(rejections[step].values()), rejections[step])
+        for step, drawn in ledger.rows("SELECT step, drawn FROM steps ORDER BY step")
+    ]
 
 
 def questions_by_step(ledger: Ledger) -> dict[int, list[Problem]]:

@@ -69,7 +69,7 @@ class OuterStep:
     drawn: int
     """Teacher completions sampled."""
     accepted: int
-    """Those that passed the format filter."""
+    """Those that passed the format filter: kept as questions, or one or a few more than were needed."""
     measures: Mapping[str, float]
     """The domain's numbers, averaged over the step's questions."""
 
@@ -112,8 +112,8 @@ def overview(ledger: Ledger) -> Overview:
 
 def outer_steps(ledger: Ledger) -> list[OuterStep]:
     """The finished outer steps, in order."""
-    spec = facts_of(ledger)["spec"]
-    size, m = spec["teacher"]["dataset_size"], spec["promotion"]["window"]
+    m = facts_of(ledger)["spec"]["promotion"]["window"]
+    rejected = dict(ledger.rows("SELECT step, SUM(count) FROM rejections GROUP BY step"))
     rewards: defaultdict[int, list[float]] = defaultdict(list)
     for step, reward in ledger.rows("SELECT step, reward FROM datasets ORDER BY step, dataset"):
         rewards[step].append(reward)
@@ -136,7 +136,7 @@ def outer_steps(ledger: Ledger) -> list[OuterStep]:
                 window_filled=len(recent),
                 promoted=promoted.get(step),
                 drawn=drawn,
-                accepted=size * len(rewards[step]),
+                accepted=drawn - rejected.get(step, 0),
                 measures=json.loads(measures),
             )
         )

@@ -280,7 +280,7 @@ def _facts_of(record: StepRecord, measures: Sequence[Mapping[str, float]], domai
         "window_mean": fmean(record.window),
         "promoted": record.promoted,
         "drawn": record.writing.drawn,
-        "accepted": len(record.writing.questions),
+        "accepted": record.writing.drawn - sum(record.writing.rejections.values()),
         "rejections": dict(record.writing.rejections),
         "teacher": asdict(record.teacher),
         "measures": mean_measures(measures),

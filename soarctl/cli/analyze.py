@@ -64,7 +64,7 @@ def _row(step: "StepAnalysis", rules: list[str], judged: bool) -> list[str]:
     return [
         str(funnel.step),
         str(funnel.drawn),
-        _share(funnel.drawn - sum(funnel.rejections.values()), funnel.drawn),
+        _share(funnel.accepted, funnel.drawn),
         *(str(funnel.rejections.get(rule, 0)) for rule in rules),
         *shares,
         f"{varied.vendi:.1f}",

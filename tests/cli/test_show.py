@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from soarctl.history import outer_steps
 from soarctl.ledger import FILE, STUDY_FILE, Ledger
 from soarctl.run_directory import lock
 from soarctl.runs import newest
@@ -179,3 +180,19 @@ def test_a_run_is_read_without_torch(command: str, folder: Path, small_run: Path
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "False\n")
+
+
+def test_all_commands_give_one_number_for_the_share_that_passes(
+    folder: Path, small_run: Path, soarctl: Callable[..., Any]
+) -> None:
+    """Of 6 completions one was rejected and 4 were needed: 5 of 6 passed."""
+    with sqlite3.connect(small_run / FILE) as db:
+        db.execute("UPDATE steps SET drawn = 6")
+    db.close()
+    assert soarctl("show", "runs/small").out.count(" 83 % ") == 4
+    assert soarctl("analyze", "runs/small").out.count(" 83 % ") == 4
+    assert json.loads(soarctl("compare", "runs/small", "--json").out)["runs"][0]["passed"] == pytest.approx(5 / 6)
+    soarctl("report", "runs/small", "--out", "report.html")
+    assert "83 %" in Path("report.html").read_text()
+    with Ledger.open(small_run, read_only=True) as ledger:
+        assert [(step.accepted, step.drawn) for step in outer_steps(ledger)] == [(5, 6)] * 4
