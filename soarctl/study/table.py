@@ -89,7 +89,7 @@ def shortfall(questions: int, asked: int) -> str | None:
     """What is to be known of an arm whose students practise this many different questions; None where all is well."""
     if questions >= asked or not questions:
         return None
-    return f"its students practise {questions} different questions where training.questions asks for {asked}"
+    return f"students practise as few as {questions} different questions where training.questions asks for {asked}"
 
 
 def open_study(directory: Path) -> Ledger:

@@ -310,7 +310,7 @@ def test_the_oracle_practises_its_file_but_for_what_is_held_out(
 
     file.write_text("\n".join([*measured, *easier]))
     toy_study(tmp_path / "study", lambda event, /, **f: told.append(f.get("text", "")), **oracle)
-    short = "its students practise 5 different questions where training.questions asks for 8"
+    short = "students practise as few as 5 different questions where training.questions asks for 8"
     with open_study(tmp_path / "study") as ledger:
         practised = [json.loads(asked) for (asked,) in ledger.rows("SELECT questions FROM study_students")]
         assert study_table(ledger).short == {"oracle": short}

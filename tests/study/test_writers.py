@@ -62,7 +62,9 @@ def test_rows_are_in_percent_with_the_comparison() -> None:
 
 
 def test_an_arm_with_fewer_questions_than_asked_for_is_named() -> None:
-    assert TABLE.short == {"pq": "its students practise 16 different questions where training.questions asks for 24"}
+    assert TABLE.short == {
+        "pq": "students practise as few as 16 different questions where training.questions asks for 24"
+    }
     assert replace(TABLE, asked=16).short == {}
 
 
