@@ -189,6 +189,46 @@ def test_an_answer_that_a_test_stumbles_over_is_a_wrong_answer(pool: Pool) -> No
     assert verdict(pool, SQUARE, tests) == "wrong_answer"
 
 
+@pytest.mark.parametrize(
+    ("returned", "test"),
+    [
+        ("(n for n in range(x))", "list(solve(3)) == [0, 1, 2]"),
+        ("iter([x, x + 1])", "next(solve(3)) == 3"),
+        ("map(str, [x])", "[*solve(3)] == ['3']"),
+        ("{x: 4}.keys()", "solve(3) == {3} and sorted(solve(3)) == [3]"),
+        ("{x: 4}.values()", "4 in solve(3)"),
+        ("{x: 4}.items()", "dict(solve(3)) == {3: 4}"),
+        ("fractions.Fraction(1, x)", "solve(3) == fractions.Fraction(1, 3)"),
+        ("decimal.Decimal(x) / 2", "solve(3) == decimal.Decimal('1.5')"),
+        ("collections.deque([x])", "solve(3) == collections.deque([3])"),
+        ("collections.Counter('aab')", "solve(3).most_common(1) == [('a', 2)]"),
+        ("datetime.date(2020, 1, x)", "solve(3) == datetime.date(2020, 1, 3)"),
+        ("[datetime.timedelta(x)]", "solve(3)[0].days == 3"),
+        ("bytearray(b'a')", "solve(3) == b'a'"),
+        ("x.year", "solve(datetime.datetime(2020, 1, 1)) == 2020"),
+        ("len(list(x))", "solve({1: 2}.keys()) == 1"),
+    ],
+)
+def test_values_of_usual_library_types_cross_between_program_and_test(pool: Pool, returned: str, test: str) -> None:
+    library = "import collections, datetime, decimal, fractions\n"
+    tests = [{"kind": "assert", "code": f"assert {test}", "names": ["solve"]}]
+    found = finding(pool, f"{library}def solve(x):\n    return {returned}", tests, Limits(), library)
+    assert found.word == "passed", found.detail
+
+
+def test_a_test_with_an_argument_that_does_not_cross_is_at_fault(pool: Pool) -> None:
+    codes = ["assert solve([lambda: 3]) == 3", "try: solve(print)\nexcept Exception: pass", "assert solve(3) == 9"]
+    tests = [{"kind": "assert", "code": code, "names": ["solve"]} for code in codes]
+    found = finding(pool, SQUARE, tests)
+    assert (found.word, found.passed) == ("invalid_test", 1)
+    assert found.detail == "invalid a function as an argument does not cross"
+
+
+def test_an_answer_without_end_is_too_large(pool: Pool) -> None:
+    program = "import itertools\ndef solve(x):\n    return itertools.count()"
+    assert verdict(pool, program, ASSERT, Limits()) == "output_limit"
+
+
 def test_tests_are_counted_one_by_one(pool: Pool) -> None:
     codes = ["assert solve(0) == 0", "assert solve(1) == 2", "assert solve(1) == 1"]
     found = finding(pool, SQUARE, [{"kind": "assert", "code": code, "names": ["solve"]} for code in codes])

@@ -237,6 +237,7 @@ class Judge:
         self.missing = False
         self.large = False
         self.gone = False
+        self.fault = ""
         self.answers = 0
 
     def run(self) -> None:
@@ -258,7 +259,11 @@ class Judge:
 
         def ask(*arguments: Any, **keywords: Any) -> Any:
             most = wire.ARGUMENTS
-            request = wire.dumps([name, *(wire.encode(given, most // 4) for given in (list(arguments), keywords))])
+            given = [wire.encode(values, most // 4) for values in (list(arguments), keywords)]
+            if kind := wire.opaque_part(given):
+                self.fault = f"a {kind} as an argument does not cross"
+                raise wire.Uncrossable
+            request = wire.dumps([name, *given])
             if len(request) > most:
                 raise wire.TooLarge
             try:
@@ -278,8 +283,6 @@ class Judge:
 
     def exception(self, reply: list[Any]) -> BaseException:
         """The exception that the candidate says it met, as one of the same builtin type."""
-        import builtins
-
         self.missing |= reply[0] == "missing"
         self.large |= reply[0] == "large"
         kind = builtins.__dict__.get(str(reply[1]))
@@ -297,6 +300,7 @@ class Judge:
 
     def run_test(self, source: str, main: ModuleType) -> list[str]:
         """One test: passed, failed, raised, missing, large, gone, unasked or invalid, with a word of explanation."""
+        self.fault = ""
         try:
             code = compile(source, "<test>", "exec", dont_inherit=True)
         except BaseException as error:
@@ -307,6 +311,8 @@ class Judge:
             return ["gone", ""]
         except BaseException as error:
             return ["gone", ""] if self.gone else self.blame(error)
+        if self.fault:
+            return ["invalid", self.fault]
         if self.gone:  # and the test caught it
             return ["gone", ""]
         return ["passed", ""] if self.answers > 0 else ["unasked", ""]
@@ -314,6 +320,8 @@ class Judge:
     def blame(self, error: BaseException) -> list[str]:
         """Whose fault it is that a test ended with an exception."""
         name = type(error).__name__
+        if self.fault:
+            return ["invalid", self.fault]
         if any(error is known for known in self.raised):
             return ["large" if self.large else "missing" if self.missing else "raised", name]
         if isinstance(error, AssertionError):

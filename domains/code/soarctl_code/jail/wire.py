@@ -5,15 +5,24 @@ None, booleans and text stand for themselves; everything else is a list whose fi
     ["i", "-0x1f"]  ["f", "0x1.8p+0"]  ["c", re, im]  ["b", "hex"]  ["l", ...]  ["t", ...]  ["s", ...]  ["z", ...]
     ["d", key, value, ...]  ["r", start, stop, step]
     ["y", "int"]                 one of the builtin types in TYPES itself
+    ["n", "Fraction", content]   an instance of one of the library's types in PACKED, with what it is made of
     ["x", type name, content]    an instance of a subclass of a plain type, with its plain content
     ["o", type name, truth]      anything else
 
 Nothing is ever unpickled or evaluated. A reader of a tree decides what it wants to build from it.
 """
 
+import collections
+import datetime
+import itertools
 import json
 import math
 import os
+import types
+from abc import ABCMeta
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 DEPTH = 60
@@ -26,6 +35,30 @@ TYPES = {
     for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, range, object, type(None))
 }
 
+# Types of the library that programs like to return: how to take an instance apart, and how to make one.
+PACKED: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    Fraction: (lambda value: (value.numerator, value.denominator), lambda parts: Fraction(*parts)),
+    Decimal: (str, Decimal),
+    datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
+    datetime.time: (datetime.time.isoformat, datetime.time.fromisoformat),
+    datetime.datetime: (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
+    datetime.timedelta: (lambda v: (v.days, v.seconds, v.microseconds), lambda parts: datetime.timedelta(*parts)),
+    bytearray: (bytes, bytearray),
+    collections.deque: (list, collections.deque),
+    collections.Counter: (dict, collections.Counter),
+    collections.OrderedDict: (dict, collections.OrderedDict),
+    collections.defaultdict: (dict, lambda items: collections.defaultdict(None, items)),
+    type({}.keys()): (list, lambda items: dict.fromkeys(items).keys()),
+    type({}.values()): (list, lambda items: dict(enumerate(items)).values()),
+    type({}.items()): (dict, dict.items),
+}
+NAMED = {kind.__name__: unpack for kind, (_, unpack) in PACKED.items()} | {"iterator": iter}
+ITERATORS = frozenset(
+    [types.GeneratorType, map, filter, zip, enumerate, reversed]
+    + [type(iter(some)) for some in ([], (), "", "\xe9", b"", range(1), set[int](), {}, {}.values(), {}.items())]
+    + [kind for kind in vars(itertools).values() if isinstance(kind, type)]
+)
+
 RESULT, JOB, ASK, REPLY = 3, 4, 5, 6  # descriptors in a child
 
 Tree = Any  # None | bool | str | list[Tree]: JSON without objects and numbers
@@ -37,6 +70,10 @@ class Undecodable(Exception):
 
 class TooLarge(Exception):
     """A value has more elements than an answer may."""
+
+
+class Uncrossable(Exception):
+    """A value, or a part of it, is of no type that crosses."""
 
 
 class Opaque:
@@ -62,6 +99,15 @@ def encode(value: Any, items: int = ITEMS) -> Tree:
         TooLarge: it has more than `items` elements in all.
     """
     return _encode(value, DEPTH, [items])
+
+
+def opaque_part(tree: Tree) -> str:
+    """The type's name of something in a tree that did not cross, or nothing."""
+    if not isinstance(tree, list):
+        return ""
+    if tree[:1] == ["o"]:
+        return str(tree[1])
+    return next(filter(None, map(opaque_part, tree)), "")
 
 
 def _encode(value: Any, depth: int, room: list[int]) -> Tree:
@@ -93,6 +139,12 @@ def _encode(value: Any, depth: int, room: list[int]) -> Tree:
         return ["r", hex(value.start), hex(value.stop), hex(value.step)]
     if kind is type and TYPES.get(value.__name__) is value:
         return ["y", value.__name__]
+    honest = type(kind) is type or type(kind) is ABCMeta  # another metaclass may lie about what its types equal
+    if honest and kind in PACKED:
+        return ["n", kind.__name__, _encode(PACKED[kind][0](value), depth - 1, room)]
+    if honest and kind in ITERATORS:
+        # Without end it is too large.
+        return ["n", "iterator", _encode(list(itertools.islice(value, room[0] + 1)), depth - 1, room)]
     return _encode_foreign(value, depth, room)
 
 
@@ -140,13 +192,15 @@ def decode(tree: Tree, depth: int = DEPTH) -> Any:
                 return dict(zip(flat[::2], flat[1::2], strict=True))
             case "y":
                 return TYPES[rest[0]]
+            case "n":
+                return NAMED[rest[0]](decode(rest[1], depth - 1))
             case "x":
                 return decode(rest[1], depth)
             case "o":
                 return Opaque(str(rest[0]), rest[1] is True)
             case _:
                 raise Undecodable(f"unknown tag {tag[:20]!r}")
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, ArithmeticError, RecursionError) as error:
         raise Undecodable(type(error).__name__) from None
 
 
