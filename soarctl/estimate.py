@@ -6,7 +6,7 @@ from typing import Any
 
 from soarctl.errors import DataError
 from soarctl.plan import PASS_RATE, Count, Plan, most_promotions, plan
-from soarctl.rates import GPUS, LEAST_PARAMETERS, Gpu, Rates, Spent, estimated, find
+from soarctl.rates import GPUS, LEAST_PARAMETERS, PROMPT, Gpu, Rates, Spent, estimated, find
 from soarctl.spec import Spec
 from soarctl.spec_reader import LoadedSpec
 
@@ -72,13 +72,20 @@ def estimates(spec: Spec, counted: Plan) -> list[Estimate]:
     source = "estimated from data sheets, not measured"
     frozen = counted.policy_parameters != counted.parameters
     return [
-        _sum(spec, counted, gpu.name, source, estimated(spec, gpu, counted.parameters, frozen=frozen), None)
+        _sum(
+            spec,
+            counted,
+            gpu.name,
+            source,
+            estimated(spec, gpu, counted.parameters, frozen=frozen, fit=sequences(spec, counted, gpu)),
+            None,
+        )
         for gpu in GPUS
     ]
 
 
 def sequences(spec: Spec, counted: Plan, gpu: Gpu) -> int | None:
-    """Completions of the longest kind whose caches fit on a GPU beside what is there all the time.
+    """Completions of the longest kind whose caches, prompts included, fit on a GPU beside what is there all the time.
 
     A tenth of the memory is left for activations and logits. Negative: the rest does not fit either. None where the
     model is not known.
@@ -87,7 +94,7 @@ def sequences(spec: Spec, counted: Plan, gpu: Gpu) -> int | None:
     if counted.cache_bytes is None or None in resident:
         return None
     left = 0.9 * gpu.memory - sum(bytes_ or 0 for bytes_ in resident)
-    return int(left // (counted.cache_bytes * spec.inner.max_new_tokens))
+    return int(left // (counted.cache_bytes * (PROMPT + spec.inner.max_new_tokens)))
 
 
 def _sum(

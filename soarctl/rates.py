@@ -139,22 +139,47 @@ GPUS = (
     Gpu("L40S", 48e9, 0.864e12, 362e12),
 )
 
-# Estimates, none of them measured. Decoding about 1,000 sequences of a 3 B model is bound by memory, so it goes with
-# bandwidth and against parameters; training is bound by arithmetic.
+# Estimates, none of them measured. Decoding 1,000 sequences of a 3 B model is bound by memory, so it goes with
+# bandwidth and against parameters; with fewer it is bound by starting kernels, which takes as long on any GPU. Training
+# is bound by arithmetic.
 DECODE_TOKENS = 30_000
 """Tokens per second of a 3 B model on an H200."""
 DECODE_PARAMETERS = 3.2e9
+DECODE_SEQUENCES = 1000
+DECODE_STEP = DECODE_SEQUENCES / DECODE_TOKENS
+"""Seconds for one token of each sequence, at the least."""
 LEAST_PARAMETERS = 3e8
 """A smaller model is bound by the time that launching kernels takes, of which a data sheet says nothing."""
 UTILISATION = 0.4
 """Share of the peak that training reaches."""
 LENGTH = 0.4
 """Mean length of a completion, as a share of the longest."""
+PROMPT = 256
+"""Tokens of a prompt."""
 
 
-def decode_estimate(gpu: Gpu, parameters: int) -> float:
-    """Tokens per second of a model of this size."""
-    return DECODE_TOKENS * gpu.bandwidth / GPUS[0].bandwidth * DECODE_PARAMETERS / parameters
+def decode_estimate(gpu: Gpu, parameters: int, going: float) -> float:
+    """Tokens per second of a model of this size, with so many sequences going on side by side."""
+    full = DECODE_TOKENS * gpu.bandwidth / GPUS[0].bandwidth * DECODE_PARAMETERS / parameters
+    return min(full, going / DECODE_STEP)
+
+
+def going_on(spec: Spec, most: int | None) -> float:
+    """Sequences that go on side by side, on average over a batch.
+
+    The trainer's own decoder gives the places of sequences that have ended to nobody, so that a batch lasts as long as
+    its longest completion; an inference engine gives them to those that wait.
+
+    Args:
+        spec: whose trainer and sampler say how many they begin with.
+        most: what bounds that besides, where something does.
+    """
+    trainer: Mapping[str, Any] = spec.trainer.options
+    sampler: Any = trainer.get("sampler")
+    refills = isinstance(sampler, Mapping) and sampler.get("plugin") != "decoder"
+    options: Mapping[str, Any] = sampler if refills else trainer
+    limits = [limit for limit in (options.get("max_sequences"), most) if isinstance(limit, int) and limit > 0]
+    return min(limits, default=DECODE_SEQUENCES / LENGTH) * (1 if refills else LENGTH)
 
 
 def train_estimate(gpu: Gpu, parameters: int, *, kl: bool, frozen: bool = True) -> float:
@@ -166,11 +191,22 @@ def train_estimate(gpu: Gpu, parameters: int, *, kl: bool, frozen: bool = True) 
     return UTILISATION * gpu.peak / ((4 + 2 * kl + 2 * (not frozen)) * parameters)
 
 
-def estimated(spec: Spec, gpu: Gpu, parameters: int, *, frozen: bool = True) -> dict[str, Spent]:
-    """What one completion of each purpose should take."""
-    decode = decode_estimate(gpu, parameters)
+def estimated(
+    spec: Spec, gpu: Gpu, parameters: int, *, frozen: bool = True, fit: int | None = None
+) -> dict[str, Spent]:
+    """What one completion of each purpose should take.
 
-    def one(max_new_tokens: int, kl: float | None) -> Spent:
+    Args:
+        spec: the run's.
+        gpu: on which.
+        parameters: of the model.
+        frozen: whether adapters are trained and not these.
+        fit: sequences whose caches fit on the GPU, where that is known.
+    """
+    written = spec.datasets_per_step * spec.teacher.dataset_size
+
+    def one(max_new_tokens: int, kl: float | None, most: int | None = fit) -> Spent:
+        decode = decode_estimate(gpu, parameters, going_on(spec, most))
         tokens = LENGTH * max_new_tokens
         training = 0.0 if kl is None else tokens / train_estimate(gpu, parameters, kl=kl > 0, frozen=frozen)
         # Of a hundred, so that tokens are a whole number.
@@ -178,7 +214,7 @@ def estimated(spec: Spec, gpu: Gpu, parameters: int, *, frozen: bool = True) -> 
 
     return {
         "filter": one(spec.filter.max_new_tokens, None),
-        "teacher": one(spec.teacher.max_new_tokens, spec.teacher.kl),
+        "teacher": one(spec.teacher.max_new_tokens, spec.teacher.kl, min(fit or written, written)),
         "practice": one(spec.inner.max_new_tokens, spec.inner.kl),
         "reward": one(spec.inner.max_new_tokens, None),
     }

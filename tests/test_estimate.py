@@ -67,8 +67,8 @@ def test_caches_get_what_resident_memory_and_a_tenth_leave() -> None:
     counted = plan(loaded)
     assert counted.cache_bytes == 2 * 2 * 28 * 8 * 128
     memory = [replace(memory, bytes=0) for memory in counted.memory]
-    # 0.9 x 141e9 / (114,688 bytes x 1,000 tokens)
-    assert sequences(loaded.spec, replace(counted, memory=memory), GPUS[0]) == 1106
+    # 0.9 x 141e9 / (114,688 bytes x (256 + 1,000) tokens)
+    assert sequences(loaded.spec, replace(counted, memory=memory), GPUS[0]) == 880
     assert sequences(loaded.spec, counted, GPUS[0]) is None, "the toy trainer does not say what its adapters weigh"
 
 

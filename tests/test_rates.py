@@ -4,7 +4,20 @@ from pathlib import Path
 import pytest
 
 from soarctl.errors import DataError
-from soarctl.rates import GPUS, Rates, Spent, decode_estimate, estimated, find, place, read, train_estimate, write
+from soarctl.rates import (
+    GPUS,
+    Rates,
+    Spent,
+    decode_estimate,
+    estimated,
+    find,
+    going_on,
+    place,
+    read,
+    train_estimate,
+    write,
+)
+from soarctl.spec import Spec
 from soarctl.testing import toy_run
 
 SPEC = toy_run().spec
@@ -66,13 +79,32 @@ def test_rates_of_another_format_are_refused(tmp_path: Path) -> None:
 
 def test_estimates_go_with_bandwidth_and_peak_and_against_parameters() -> None:
     h200, h100, *_ = GPUS
-    assert decode_estimate(h200, 3_200_000_000) == 30_000
-    assert decode_estimate(h200, 6_400_000_000) == 15_000
-    assert decode_estimate(h100, 3_200_000_000) == pytest.approx(30_000 * 3.35 / 4.8)
+    assert decode_estimate(h200, 3_200_000_000, 1000) == 30_000
+    assert decode_estimate(h200, 6_400_000_000, 1000) == 15_000
+    assert decode_estimate(h100, 3_200_000_000, 1000) == pytest.approx(30_000 * 3.35 / 4.8)
     # 0.4 of 989 TFLOP/s, 4 FLOP per parameter and token: forward, and backward through frozen weights.
     assert train_estimate(h200, 3_200_000_000, kl=False) == pytest.approx(0.4 * 989e12 / (4 * 3.2e9))
     assert train_estimate(h200, 3_200_000_000, kl=True) == pytest.approx(0.4 * 989e12 / (6 * 3.2e9))
     assert train_estimate(h200, 3_200_000_000, kl=True, frozen=False) == pytest.approx(0.4 * 989e12 / (8 * 3.2e9))
+
+
+def test_fewer_than_a_thousand_sequences_are_sampled_no_quicker_each() -> None:
+    h200, h100, *_ = GPUS
+    assert decode_estimate(h200, 3_200_000_000, 100) == decode_estimate(h100, 6_400_000_000, 100) == 3_000
+    assert decode_estimate(h200, 3_200_000_000, 4000) == 30_000
+
+
+def test_of_the_decoders_batch_forty_percent_go_on_and_an_engine_refills_its_own() -> None:
+    def spec(**options: object) -> Spec:
+        trainer = type(SPEC.trainer).model_validate({"plugin": "any", **options})
+        return SPEC.model_copy(update={"trainer": trainer})
+
+    own = spec(max_sequences=448, sampler={"plugin": "decoder"})
+    assert going_on(own, None) == pytest.approx(0.4 * 448)
+    assert going_on(own, 100) == pytest.approx(40)
+    assert going_on(own, 5000) == pytest.approx(0.4 * 448)
+    assert going_on(spec(max_sequences=448, sampler={"plugin": "vllm", "max_sequences": 1024}), None) == 1024
+    assert going_on(spec(), None) == 1000, "a trainer that says nothing has enough of them"
 
 
 def test_an_estimated_completion_is_forty_percent_of_the_longest() -> None:

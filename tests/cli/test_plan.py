@@ -66,25 +66,25 @@ def test_a_spec_with_a_mistake_is_refused(spec: str, soarctl: Callable[..., Any]
 
 PRICED = """\
 time and price, estimated from data sheets, not measured; `soarctl bench` measures a machine
-GPU   TOKENS/S SAMPLED  TRAINED        HOURS               PRICE  SEQUENCES
-H200            29,881   20,522  77.9 to 153    194.68 to 382.21        955
-H100            20,854   20,522  91.8 to 180    229.49 to 450.15        487
-A100            12,699    6,474   221 to 433  551.40 to 1,083.31        487
-L40S             5,379    7,512   304 to 595  758.94 to 1,487.39        242
+GPU   TOKENS/S SAMPLED  TRAINED            HOURS                 PRICE  SEQUENCES
+H200             9,168   20,522       152 to 296      379.53 to 739.98        764
+H100             4,680   20,522       252 to 492    629.37 to 1,229.06        390
+A100             4,680    6,474       351 to 687    877.28 to 1,717.80        390
+L40S             2,328    7,512  538 to 1.05e+03  1,344.41 to 2,630.08        194
 SEQUENCES: completions of the longest kind whose caches fit beside what is in memory all the time
 completions are taken to be 40 % of the longest; on the H200:
 TIME                  COMPLETIONS  TOKENS EACH  MS EACH  COMPLETIONS x MS EACH
-teacher                   102,400        204.8     16.8            28 min 44 s
-practice  8,192,000 to 16,199,680        409.6     33.7      76.6 h to 151.5 h
-reward                    204,800        409.6     13.7            46 min 47 s
-baseline            500 to 33,500        409.6     13.7    6.9 s to 7 min 39 s
-all of these: 77.9 h to 152.9 h; 77.87 to 152.9 h x 2.5 per hour = 194.68 to 382.21
+teacher                   102,400        204.8     76.6                  2.2 h
+practice  8,192,000 to 16,199,680        409.6     64.6     147.1 h to 290.9 h
+reward                    204,800        409.6     44.7                  2.5 h
+baseline            500 to 33,500        409.6     44.7    22 s to 24 min 57 s
+all of these: 151.8 h to 296.0 h; 151.8 to 296 h x 2.5 per hour = 379.53 to 739.98
 
 WHAT IF (H200)                             TIME WITHOUT PROMOTIONS  SAVED  REWARD MOVES BY
-reward.repeats 2 in place of 4                    77.9 h -> 39.2 h   50 %            1/512
-inner.steps 5 in place of 10                      77.9 h -> 39.6 h   49 %          1/1,024
-inner.max_new_tokens 512 in place of 1024         77.9 h -> 39.2 h   50 %          1/1,024
-outer.steps 100 in place of 200                   77.9 h -> 38.9 h   50 %          1/1,024
+reward.repeats 2 in place of 4                   151.8 h -> 75.3 h   50 %            1/512
+inner.steps 5 in place of 10                     151.8 h -> 78.3 h   48 %          1/1,024
+inner.max_new_tokens 512 in place of 1024        151.8 h -> 56.2 h   63 %          1/1,024
+outer.steps 100 in place of 200                  151.8 h -> 75.9 h   50 %          1/1,024
 """
 
 
