@@ -35,6 +35,11 @@ TYPES = {
     for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, range, object, type(None))
 }
 
+
+def values_of(items: list[Any]) -> Any:
+    return dict(enumerate(items)).values()
+
+
 # Types of the library that programs like to return: how to take an instance apart, and how to make one.
 PACKED: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     Fraction: (lambda value: (value.numerator, value.denominator), lambda parts: Fraction(*parts)),
@@ -49,7 +54,7 @@ PACKED: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     collections.OrderedDict: (dict, collections.OrderedDict),
     collections.defaultdict: (dict, lambda items: collections.defaultdict(None, items)),
     type({}.keys()): (list, lambda items: dict.fromkeys(items).keys()),
-    type({}.values()): (list, lambda items: dict(enumerate(items)).values()),
+    type({}.values()): (list, values_of),
     type({}.items()): (dict, dict.items),
 }
 NAMED = {kind.__name__: unpack for kind, (_, unpack) in PACKED.items()} | {"iterator": iter}
