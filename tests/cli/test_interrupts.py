@@ -91,6 +91,7 @@ def test_one_ctrl_c_finishes_the_students_and_prints_a_line_that_resumes_the_run
     assert resumed(tmp_path / "a run") == whole
 
 
+@pytest.mark.slow
 def test_two_ctrl_c_stop_at_once_and_lose_the_fleet_in_training_alone(whole: str, tmp_path: Path) -> None:
     with running(tmp_path / "run", 0.2) as (process, stdout):
         await_event(stdout, "inner_step")

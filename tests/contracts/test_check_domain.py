@@ -439,7 +439,15 @@ def test_a_domain_without_defects_passes() -> None:
 
 
 @pytest.mark.usefixtures("in_this_process")
-@pytest.mark.parametrize("defect", [d for d in DEFECTS if d is not FollowsHash], ids=lambda defect: defect.__name__)
+@pytest.mark.parametrize(
+    "defect",
+    [
+        pytest.param(d, marks=pytest.mark.slow if d in (SlowToConstruct, ParseHangs) else ())
+        for d in DEFECTS
+        if d is not FollowsHash
+    ],
+    ids=lambda defect: defect.__name__,
+)
 def test_a_planted_defect_is_caught_and_named(defect: type[Sorting]) -> None:
     assert defect.__doc__
     with pytest.raises(ContractError, match=re.escape(defect.__doc__)):

@@ -158,6 +158,7 @@ def test_when_the_first_process_hangs_it_shows_where_and_all_end(whole: Any, tmp
     assert outcome(tmp_path) == whole
 
 
+@pytest.mark.slow
 def test_when_the_first_process_is_killed_the_others_end_and_a_resumed_run_ends_the_same(
     whole: Any, tmp_path: Path
 ) -> None:

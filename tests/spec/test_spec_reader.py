@@ -467,7 +467,7 @@ values = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(values, keys, keys)
 def test_any_value_anywhere_is_a_spec_or_a_clear_error(value: object, key: str, inner: str) -> None:
     for change in (f"{key}={json.dumps(value)}", f"{key}.{inner}={json.dumps(value)}"):

@@ -23,6 +23,7 @@ def run_corpus(data: Path, *options: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_strongest_tier_meets_every_row(data: Path) -> None:
     tier = tiers.choose("auto", "seccomp", "", ()).tier
     found = run_corpus(data, "--tier", tier, "--batch", "100")

@@ -308,6 +308,7 @@ def test_programs_that_sleep_leave_their_cpu_to_others(private_pool: Pool) -> No
     assert seconds < 2.0 + 6.0  # the deadline plus the rest, on a machine that may be busy
 
 
+@pytest.mark.slow
 def test_programs_that_compute_for_ever_cost_their_limit_and_no_more_of_them_run_than_workers(
     private_pool: Pool,
 ) -> None:
@@ -387,6 +388,7 @@ CALL = [{{"kind": "call", "fn": "solve", "args": [7], "expected": 49}}]
 SQUARE = "def solve(x): return x * x"
 limits = Limits(wall=0.5)
 {body}
+sys.stdout.flush()
 os._exit(0)
 """
 
@@ -413,7 +415,7 @@ resource.setrlimit(resource.RLIMIT_NPROC, (own + 40, own + 40))
 try:
     pool = Pool("seccomp", workers=2, python=os.path.realpath(sys.executable))
 except SandboxError as error:
-    print(error)
+    print(error, flush=True)
     os._exit(0)
 programs = [{CROWD!r}] + [SQUARE] * 20
 print(*(f.word for f in pool.drive([judge(p, CALL, limits=limits) for p in programs])))

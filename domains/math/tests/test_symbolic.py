@@ -35,6 +35,7 @@ def outcomes() -> list[str]:
     return [str(verdict.outcome) for verdict in MathDomain(workers=1).grade(ATTEMPTS)]
 
 
+@pytest.mark.slow
 def test_a_request_that_runs_late_costs_its_worker_and_nobody_else_anything() -> None:
     pool = Workers(1, limit=0.5, memory=2 << 30)
     pool.ask([{"gold": "1", "answer": "1"}])
