@@ -27,9 +27,9 @@ python=$(basename "$root"/usr/bin/python3.*)
 python3 -m pip install --quiet --disable-pip-version-check --target "$root/site" --platform manylinux_2_28_aarch64 \
     --platform manylinux2014_aarch64 --only-binary=:all: --python-version "${python#python}" \
     pydantic pyyaml typer rich stevedore jinja2 filelock numpy pytest hypothesis landlockpy pyseccomp
-mkdir -p "$root/work/main" "$root/work/shared/data"
-tar --create --directory "$tree" soarctl domains rewards pyproject.toml tests | tar --extract --directory "$root/work/main"
-cp -r "$data"/{code,sandbox_attacks.jsonl} "$root/work/shared/data"
+mkdir -p "$root/src/soarctl" "$root/src/shared/data"
+tar --create --directory "$tree" soarctl domains rewards pyproject.toml tests | tar --extract --directory "$root/src/soarctl"
+cp -r "$data"/{code,sandbox_attacks.jsonl} "$root/src/shared/data"
 
 cat > "$root/init" <<'SCRIPT'
 #!/bin/busybox sh
@@ -37,14 +37,14 @@ cat > "$root/init" <<'SCRIPT'
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin
 busybox mkdir -p /proc /dev /sys /new
 busybox mount -t tmpfs -o size=90%,mode=755 new /new
-busybox cp -a /bin /etc /lib /sbin /site /usr /work /tests.sh /new
+busybox cp -a /bin /etc /lib /sbin /site /src /usr /tests.sh /new
 busybox mkdir -p /new/proc /new/sys /new/dev /new/tmp /new/root
 busybox chmod 1777 /new/tmp
 exec busybox switch_root /new /bin/busybox sh /tests.sh
 SCRIPT
 cat > "$root/tests.sh" <<'SCRIPT'
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin PYTHONDONTWRITEBYTECODE=1
-export PYTHONPATH=/site:/work/main:/work/main/domains/code
+export PYTHONPATH=/site:/src/soarctl:/src/soarctl/domains/code
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sys /sys
 busybox mount -t devtmpfs dev /dev
@@ -53,9 +53,9 @@ busybox mkdir -p /dev/shm
 busybox mount -t tmpfs shm /dev/shm
 echo root:x:0:0:root:/root:/bin/sh > /etc/passwd
 echo user:x:1000:1000::/tmp:/bin/sh >> /etc/passwd
-busybox chmod -R a+rX /work /site
+busybox chmod -R a+rX /src /site
 echo "$(busybox uname -sr) $(busybox uname -m), $(python3 -V)"
-cd /work/main
+cd /src/soarctl
 user="setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all env HOME=/tmp"
 for tier in namespace landlock seccomp; do
     $user python3 domains/code/tests/attack_corpus.py ../shared/data/sandbox_attacks.jsonl --tier $tier --seconds 20
