@@ -4,13 +4,17 @@
 #
 #     sudo benchmarks/aarch64.sh [SUITE]          bookworm (Linux 6.1, Python 3.11) or trixie (6.12, 3.13)
 #
-# Needs Debian's debootstrap, qemu-system-arm and cpio, 6 GB of memory and 2 GB of disk; takes about half an hour. An
-# emulated CPU is twenty times slower, so programs of the corpus get 20 s in place of 2 s, and tests that count
-# seconds may fail.
+# Needs the attack corpus, which is not in the repository, Debian's debootstrap, qemu-system-arm and cpio, 6 GB of memory
+# and 2 GB of disk; takes about half an hour. An emulated CPU is twenty times slower, so programs of the corpus get 20 s
+# in place of 2 s, and tests that count seconds may fail.
 set -euo pipefail
 suite=${1:-bookworm}
 tree=$(cd "$(dirname "$0")/.." && pwd)
 data=$tree/../shared/data
+if [ ! -f "$data/sandbox_attacks.jsonl" ]; then
+    echo "the attack corpus is not beside this checkout: $data/sandbox_attacks.jsonl" >&2
+    exit 2
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root
