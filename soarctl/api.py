@@ -148,6 +148,12 @@ class Plugin(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+def train_size(hard: int, train_fraction: float) -> int:
+    """How many of the hard problems are to learn from. The odd one is held out: the paper's 719 are 359 and 360."""
+    # 100 * 0.29 as a float is a little less than 29.
+    return floor(hard * train_fraction + 1e-9)
+
+
 class Domain(Plugin, ABC):
     """A world with a verifier: problems, how to ask for and about them, and how to judge an answer."""
 
@@ -173,8 +179,7 @@ class Domain(Plugin, ABC):
         """
         place = {p.id: Stream(("split", seed, p.id)).uniforms(1)[0] for p in problems}
         ordered = sorted(problems, key=lambda p: (place[p.id], p.id))
-        # The odd one is held out: the paper's 719 are 359 and 360. 100 * 0.29 as a float is a little less than 29.
-        cut = floor(len(ordered) * train_fraction + 1e-9)
+        cut = train_size(len(ordered), train_fraction)
         return Split(train=ordered[:cut], test=ordered[cut:])
 
     @abstractmethod

@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import ceil, floor, sqrt
+from math import ceil, sqrt
 from pathlib import Path
 
 from soarctl import asking
-from soarctl.api import Problem, Student
+from soarctl.api import Problem, Student, train_size
 from soarctl.errors import DataError, PluginError, SoarError
 from soarctl.filter_results import manifest_path
 from soarctl.model_size import ModelShape, read_shape
@@ -233,7 +233,7 @@ def _counts(
     steps, inner = spec.outer.steps, spec.inner.max_new_tokens
     batch = spec.inner.batch_size * spec.inner.group_size
     updates = _updates(spec, demand, stages_T)
-    train = None if hard is None else floor(hard * spec.split.train_fraction + 1e-9)
+    train = None if hard is None else train_size(hard, spec.split.train_fraction)
     attempts = sum(max(samples, 1) for samples in demand.baseline_samples)
     needed = spec.datasets_per_step * spec.teacher.dataset_size
     bound = "" if spec.filter.reuse else "if every candidate is hard"
@@ -405,7 +405,7 @@ def _warnings(spec: Spec, demand: Demand, hard: int | None, error: float | None,
         )
     if demand.outcomes and tau * m < Fraction(1, demand.outcomes):
         said.append(f"tau {tau:g} is so low that one solved problem in {m} steps is a promotion")
-    train = None if hard is None else floor(hard * spec.split.train_fraction + 1e-9)
+    train = None if hard is None else train_size(hard, spec.split.train_fraction)
     if train is not None and demand.questions > train:
         said.append(f"the reward asks for {demand.questions} hard train problems; there are {train} at most")
     return said
